@@ -1,10 +1,14 @@
 """Settings, read from the environment once a process."""
 
+import logging
 import os
+import sys
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import structlog
 
 
 class SettingsError(RuntimeError):
@@ -73,6 +77,22 @@ def settings() -> Settings:
         timers=Timers(
             **{name: _number(f"SWEETSPOT_{name.upper()}_SECONDS", default, float) for name, default in vars(Timers()).items()}
         ),
+    )
+
+
+def configure_logs() -> None:
+    """Readable log lines on standard error: coloured on a terminal, `key=value` elsewhere."""
+    plain = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"])
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper("%H:%M:%S", utc=False),
+            structlog.processors.format_exc_info,
+            structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else plain,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
     )
 
 

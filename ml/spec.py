@@ -67,6 +67,11 @@ class DatasetFacts(Part):
         return self.test - self.calibration
 
 
+def held_out(items: int) -> int:
+    """Items held out of a dataset that comes without a split of its own: 40 %, to the nearest whole item."""
+    return round(0.4 * items)
+
+
 # Views: one model a family --------------------------------------------------------------------------------------------
 
 
@@ -317,6 +322,12 @@ class SweepSpec(Part):
     base: ExperimentSpec
     axis: Axis
     seeds: int = Field(3, ge=1, le=100, description="Trainings at each value, with seeds counted up from the base's.")
+
+    @model_validator(mode="after")
+    def _not_too_many(self) -> "SweepSpec":
+        if len(self.axis.values) * self.seeds > 1000:
+            raise ValueError(f"{len(self.axis.values)} values times {self.seeds} seeds; at most 1000 trainings a sweep")
+        return self
 
 
 # From what was asked to what is run -----------------------------------------------------------------------------------

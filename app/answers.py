@@ -1,0 +1,95 @@
+"""From rows to answers."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from app import schemas
+from app.persistence import sweeps
+from app.persistence.models import TERMINAL, Experiment, Preview, Sweep
+from app.persistence.sweeps import Member
+
+
+def experiment(row: Experiment) -> schemas.Experiment:
+    """An experiment as clients see it."""
+    base = f"/v1/experiments/{row.id}"
+    parts = ("events", "metrics", "artifacts", "logs", "preview.png", "reproduce", "cancel", "retry")
+    return schemas.Experiment(
+        id=row.id,
+        name=row.name,
+        state=row.state,
+        attempt=row.attempt,
+        progress=schemas.Progress(**row.progress),
+        spec=row.spec,
+        results=row.results,
+        error=row.error,
+        retry_of=row.retry_of,
+        links={"self": base, **{part.removesuffix(".png"): f"{base}/{part}" for part in parts}},
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )
+
+
+def sweep_summary(row: Sweep, counts: Counter[str]) -> schemas.SweepSummary:
+    """A sweep as lists show it, with its experiments counted by state."""
+    base = f"/v1/sweeps/{row.id}"
+    links = {name: f"{base}/{name}" for name in ("cancel", "retry")}
+    curves = {f"curve.{suffix}": f"{base}/curve.{suffix}" for suffix in ("json", "csv", "svg", "png", "pdf", "vl.json")}
+    return schemas.SweepSummary(
+        id=row.id,
+        name=row.name,
+        state=sweeps.state(counts),
+        counts=schemas.SweepCounts(**counts, total=counts.total()),
+        links={"self": base, "curve": f"{base}/curve", **curves, **links, "experiments": f"/v1/experiments?sweep={row.id}"},
+        created_at=row.created_at,
+    )
+
+
+def sweep(row: Sweep, members: Sequence[Member], now: datetime) -> schemas.Sweep:
+    """A sweep as clients see it, at the database's time `now`."""
+    summary = sweep_summary(row, Counter(member.experiment.state for member in members))
+    done = sum(_share_done(member.experiment) for member in members)
+    starts = [member.experiment.started_at for member in members if member.experiment.started_at and not member.reused]
+    ends = [member.experiment.finished_at for member in members if member.experiment.finished_at and not member.reused]
+    trained = sum(_share_done(member.experiment) for member in members if not member.reused)
+    finished = summary.state in TERMINAL
+    left = len(members) - done
+    eta = (now - min(starts)).total_seconds() / trained * left if starts and trained > 0 else None
+    values = row.spec["axis"]["values"]
+    return schemas.Sweep(
+        **summary.model_dump(),
+        spec=row.spec,
+        progress=schemas.SweepProgress(step=round(done, 3), total=len(members), eta_s=0 if finished else eta),
+        experiments=[_member(member, values) for member in members],
+        started_at=min(starts, default=None),
+        finished_at=max(ends, default=row.created_at) if finished else None,
+    )
+
+
+def preview(row: Preview) -> schemas.Preview:
+    """A preview that is not there yet."""
+    return schemas.Preview(id=row.id, state=row.state, error=row.error, links={"self": f"/v1/previews/{row.id}"})
+
+
+def _member(member: Member, values: Sequence[Any]) -> schemas.SweepMember:
+    row = member.experiment
+    return schemas.SweepMember(
+        id=row.id,
+        index=member.index,
+        value=values[member.index],
+        seed=member.seed,
+        state=row.state,
+        reused=member.reused,
+        progress=schemas.Progress(**row.progress),
+        error=row.error,
+    )
+
+
+def _share_done(row: Experiment) -> float:
+    """1 for a finished experiment; for a running one the share of its pretraining, which takes nearly all of its time."""
+    if row.state in TERMINAL:
+        return 1
+    total = row.progress["total"]
+    return 0.95 * row.progress["step"] / total if row.progress["stage"] == "pretrain" and total else 0

@@ -1,0 +1,168 @@
+"""What endpoints ask for by type: a session, the doorbell, an idempotency guard, a wait, a page."""
+
+import hashlib
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated
+
+from fastapi import Depends, Header, Query, Request, Response
+from pydantic import BaseModel
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app.errors import FieldError, IdempotencyMismatch, InFlight, Invalid
+from app.persistence import bell
+from app.persistence.database import open_session
+from app.persistence.models import IdempotencyKey
+
+LONGEST_WAIT = 60  # seconds
+WAITERS = threading.BoundedSemaphore(128)  # of the thread pool's 256, so that waiting clients cannot starve the others
+
+
+def _session() -> Iterator[Session]:
+    with open_session() as session:
+        yield session
+
+
+def _ring() -> bell.Ring:
+    return bell.ring
+
+
+SessionDep = Annotated[Session, Depends(_session, scope="function")]
+RingDep = Annotated[bell.Ring, Depends(_ring)]
+
+
+class Replay(Exception):
+    """This request was answered before: here is that answer."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: str) -> None:
+        super().__init__("replayed")
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+
+class Once:
+    """Sees to it that a POST with an `Idempotency-Key` happens once. The key is stored in the transaction of what it made."""
+
+    def __init__(self, session: Session, response: Response, key: str | None, fingerprint: str) -> None:
+        self.session = session
+        self.response = response
+        self.key = key
+        self.fingerprint = fingerprint
+
+    def remember(self, answer: BaseModel, status: int, location: str) -> None:
+        """Store the answer and set its `Location`; the caller commits."""
+        self.response.headers["Location"] = location
+        if self.key is not None:
+            row = IdempotencyKey(
+                key=self.key,
+                fingerprint=self.fingerprint,
+                status=status,
+                headers={"Location": location},
+                body=answer.model_dump_json(),
+            )
+            self.session.add(row)
+
+
+async def _request_body(request: Request) -> bytes:
+    return await request.body()
+
+
+def _once(
+    request: Request,
+    response: Response,
+    session: SessionDep,
+    body: Annotated[bytes, Depends(_request_body)],
+    idempotency_key: Annotated[
+        str | None, Header(min_length=1, max_length=200, description="Makes a repeated POST answer as the first one did.")
+    ] = None,
+) -> Once:
+    fingerprint = hashlib.sha256(
+        f"{request.method} {request.url.path}?{request.url.query}\n".encode() + _canonical(body)
+    ).hexdigest()
+    once = Once(session, response, idempotency_key, fingerprint)
+    if idempotency_key is None:
+        return once
+    number = int.from_bytes(hashlib.sha256(idempotency_key.encode()).digest()[:8], signed=True)
+    if not session.scalar(select(func.pg_try_advisory_xact_lock(number))):
+        raise InFlight("the first request with this Idempotency-Key is still being answered")
+    row = session.get(IdempotencyKey, idempotency_key)
+    if row is None:
+        return once
+    if row.fingerprint != fingerprint:
+        message = "it was used with another request before; take a fresh key for a new request"
+        raise IdempotencyMismatch(message, errors=(FieldError("header/Idempotency-Key", message),))
+    raise Replay(row.status, {**row.headers, "Idempotent-Replayed": "true"}, row.body)
+
+
+def _canonical(body: bytes) -> bytes:
+    try:
+        return json.dumps(json.loads(body), sort_keys=True).encode()
+    except ValueError:
+        return body
+
+
+OnceDep = Annotated[Once, Depends(_once)]
+
+
+class Wait:
+    """Waits as long as the client prefers (`Prefer: wait=N`) for something to happen."""
+
+    def __init__(self, response: Response, seconds: float) -> None:
+        self.response = response
+        self.seconds = seconds
+
+    def until(self, done: Callable[[Session], bool], longest: float = LONGEST_WAIT) -> None:
+        """Return once `done` says so or the time is up, and hold no connection in between."""
+        seconds = min(self.seconds, longest)
+        if seconds <= 0 or not WAITERS.acquire(blocking=False):  # a preference: with too many waiting it is not honoured
+            return
+        self.response.headers["Preference-Applied"] = f"wait={seconds:g}"
+        deadline = time.monotonic() + seconds
+        pause = 0.02
+        try:
+            while time.monotonic() < deadline:
+                with open_session() as session:
+                    if done(session):
+                        return
+                time.sleep(min(pause, max(deadline - time.monotonic(), 0)))
+                pause = min(1.5 * pause, 0.5)
+        finally:
+            WAITERS.release()
+
+
+def _wait(
+    response: Response,
+    prefer: Annotated[
+        str | None,
+        Header(description="`wait=N`: answer when it is finished, or after N seconds, at most 60.", examples=["wait=10"]),
+    ] = None,
+) -> Wait:
+    match = re.search(r"(?:^|[,;\s])wait=(\d{1,9})(?:$|[,;\s])", prefer or "")
+    return Wait(response, float(match[1]) if match else 0)
+
+
+WaitDep = Annotated[Wait, Depends(_wait)]
+
+
+class Slice(BaseModel):
+    """Which page of a list."""
+
+    limit: int
+    cursor: str | None
+
+
+def _slice(
+    limit: Annotated[int, Query(ge=1, le=200, description="Items a page.")] = 50,
+    cursor: Annotated[str | None, Query(max_length=100, description="`next_cursor` of the page before.")] = None,
+) -> Slice:
+    if cursor is not None and not re.fullmatch(r"[a-z]{2,4}_[0-9a-f]{32}", cursor):
+        raise Invalid.field("query/cursor", f"a `next_cursor` of the page before, not {cursor!r}")
+    return Slice(limit=limit, cursor=cursor)
+
+
+SliceDep = Annotated[Slice, Depends(_slice)]

@@ -1,0 +1,85 @@
+"""What can go wrong in the domain, and the HTTP status that says so."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """One field at fault: its JSON pointer in the body (or `query/NAME`, `header/NAME` …), and what it would accept."""
+
+    pointer: str
+    message: str
+
+
+class DomainError(Exception):
+    """The root of the tree. `slug` names the kind of problem, `extra` goes into the problem document as it is."""
+
+    status = 500
+    slug = "internal"
+    title = "Something went wrong on our side"
+    retryable = False
+
+    def __init__(self, detail: str, *, errors: tuple[FieldError, ...] = (), **extra: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.errors = errors
+        self.extra = extra
+
+
+class NotFound(DomainError):
+    """There is no such thing."""
+
+    status = 404
+    slug = "not-found"
+    title = "Not found"
+
+
+class Invalid(DomainError):
+    """The request is well-formed and cannot be done; `errors` name the fields."""
+
+    status = 422
+    slug = "invalid"
+    title = "The request cannot be done as it stands"
+
+    @classmethod
+    def field(cls, pointer: str, message: str) -> "Invalid":
+        """One field at fault."""
+        return cls(message, errors=(FieldError(pointer, message),))
+
+
+class StateConflict(DomainError):
+    """The thing's state forbids what was asked; the state is in the problem document."""
+
+    status = 409
+    slug = "state-conflict"
+    title = "The state forbids it"
+
+    def __init__(self, detail: str, state: str) -> None:
+        super().__init__(detail, state=state)
+
+
+class IdempotencyMismatch(DomainError):
+    """The same Idempotency-Key came with another request."""
+
+    status = 422
+    slug = "idempotency-mismatch"
+    title = "This Idempotency-Key belongs to another request"
+
+
+class InFlight(DomainError):
+    """A request with the same Idempotency-Key is still being answered."""
+
+    status = 409
+    slug = "in-flight"
+    title = "A request with this Idempotency-Key is in flight"
+    retryable = True
+
+
+class Unavailable(DomainError):
+    """Something that we need is away for now."""
+
+    status = 503
+    slug = "unavailable"
+    title = "Not available for now"
+    retryable = True

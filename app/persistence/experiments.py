@@ -1,0 +1,143 @@
+"""Experiments as clients see and steer them. What workers write to them is in `leases`."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Select, exists, func, or_, select
+from sqlalchemy.orm import Session
+
+from app.errors import NotFound, StateConflict
+from app.ids import new_id
+from app.persistence import events
+from app.persistence.models import TERMINAL, Artifact, Experiment, Metric, SweepMember
+from app.version import CODE_VERSION
+from ml.spec import ExperimentSpec, identity
+
+IDLE = {"stage": None, "step": 0, "total": None, "rate": None, "eta_s": None}
+
+
+def create(session: Session, spec: ExperimentSpec, retry_of: str | None = None) -> Experiment:
+    """Queue an experiment of a resolved spec."""
+    experiment = Experiment(
+        id=new_id("exp"),
+        name=spec.name,
+        tags=list(spec.tags),
+        priority=spec.priority,
+        spec=spec.model_dump(mode="json"),
+        identity=identity_hash(spec),
+        progress=IDLE,
+        retry_of=retry_of,
+        last_event=0,
+    )
+    session.add(experiment)
+    session.flush()
+    events.append(session, experiment, "queued", {"retry_of": retry_of} if retry_of else {})
+    return experiment
+
+
+def identity_hash(spec: ExperimentSpec) -> str:
+    """Equal for two experiments that must come to the same numbers: the same resolved spec under the same code."""
+    content = json.dumps([identity(spec), CODE_VERSION], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def get(session: Session, experiment_id: str, *, lock: bool = False) -> Experiment:
+    """The experiment, locked against changes if asked. Raises NotFound."""
+    experiment = session.get(Experiment, experiment_id, with_for_update=lock or None)
+    if experiment is None:
+        raise NotFound(f"there is no experiment {experiment_id!r}")
+    return experiment
+
+
+def finished_twin(session: Session, spec: ExperimentSpec) -> Experiment | None:
+    """A succeeded experiment of the same resolved spec and code, if there is one."""
+    twins = select(Experiment).where(Experiment.identity == identity_hash(spec), Experiment.state == "succeeded")
+    return session.scalars(twins.order_by(Experiment.created_at).limit(1)).first()
+
+
+def page(
+    session: Session,
+    *,
+    after: str | None,
+    limit: int,
+    state: str | None = None,
+    sweep: str | None = None,
+    tag: str | None = None,
+    created_after: datetime | None = None,
+    q: str | None = None,
+) -> Sequence[Experiment]:
+    """Newest first, by keyset: up to `limit` experiments that come after the one called `after`."""
+    query: Select[tuple[Experiment]] = select(Experiment).order_by(Experiment.id.desc()).limit(limit)
+    if after is not None:
+        query = query.where(Experiment.id < after)
+    if state is not None:
+        query = query.where(Experiment.state == state)
+    if sweep is not None:
+        query = query.where(exists().where(SweepMember.experiment_id == Experiment.id, SweepMember.sweep_id == sweep))
+    if tag is not None:
+        query = query.where(Experiment.tags.contains([tag]))
+    if created_after is not None:
+        query = query.where(Experiment.created_at > created_after)
+    if q is not None:
+        query = query.where(or_(Experiment.name.icontains(q, autoescape=True), Experiment.id == q))
+    return session.scalars(query).all()
+
+
+def cancel(session: Session, experiment_id: str) -> Experiment:
+    """Cancel at once what is queued; ask the worker to stop what is running. Raises NotFound, StateConflict."""
+    experiment = get(session, experiment_id, lock=True)
+    if experiment.state in TERMINAL:
+        raise StateConflict(f"{experiment_id} has {experiment.state} and cannot be cancelled", experiment.state)
+    if experiment.state == "queued":
+        experiment.state = "cancelled"
+        experiment.finished_at = session.scalar(select(func.clock_timestamp()))
+        events.append(session, experiment, "cancelled", {})
+    elif experiment.state == "running":
+        experiment.state = "cancelling"
+        events.append(session, experiment, "cancelling", {})
+    session.flush()
+    return experiment
+
+
+def retry(session: Session, experiment_id: str) -> Experiment:
+    """A new experiment of the same spec. Raises NotFound, StateConflict while the old one still works."""
+    experiment = get(session, experiment_id)
+    if experiment.state not in TERMINAL:
+        raise StateConflict(f"{experiment_id} is {experiment.state}; only a finished experiment can be retried", experiment.state)
+    return create(session, ExperimentSpec.model_validate(experiment.spec), retry_of=experiment.id)
+
+
+def delete(session: Session, experiment_id: str) -> None:
+    """Forget a finished experiment. Raises NotFound, StateConflict where it still works or a sweep holds it."""
+    experiment = get(session, experiment_id, lock=True)
+    if experiment.state not in TERMINAL:
+        raise StateConflict(f"{experiment_id} is {experiment.state}; cancel it before deleting it", experiment.state)
+    holder = session.scalar(select(SweepMember.sweep_id).where(SweepMember.experiment_id == experiment_id).limit(1))
+    if holder is not None:
+        raise StateConflict(f"{experiment_id} is part of {holder}; delete the sweep instead", experiment.state)
+    session.delete(experiment)
+    session.flush()
+
+
+def metrics(session: Session, experiment: Experiment, names: Sequence[str] | None = None) -> Sequence[Metric]:
+    """The current attempt's metrics, by name and step."""
+    query = select(Metric).where(Metric.experiment_id == experiment.id, Metric.attempt == experiment.attempt)
+    if names:
+        query = query.where(Metric.name.in_(names))
+    return session.scalars(query.order_by(Metric.name, Metric.step)).all()
+
+
+def artifacts(session: Session, experiment: Experiment) -> Sequence[Artifact]:
+    """The files of the current attempt, by name."""
+    query = select(Artifact).where(Artifact.experiment_id == experiment.id, Artifact.attempt == experiment.attempt)
+    return session.scalars(query.order_by(Artifact.name)).all()
+
+
+def artifact(session: Session, experiment: Experiment, name: str) -> Artifact:
+    """One file of the current attempt. Raises NotFound."""
+    found = session.get(Artifact, (experiment.id, experiment.attempt, name))
+    if found is None:
+        raise NotFound(f"{experiment.id} has no artifact {name!r}")
+    return found

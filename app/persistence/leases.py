@@ -1,0 +1,248 @@
+"""How workers hold experiments and previews: claims, leases and fenced writes.
+
+The database is the truth and its clock the only one that leases know. Every write of a worker names (id, attempt, owner) and must
+meet exactly one row: none means that the lease is lost, and whoever held it has nothing more to say.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, delete, func, insert, null, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.orm import Session
+
+from app.persistence.experiments import IDLE
+from app.persistence.models import LEASED, Artifact, Event, Experiment, Metric, Preview
+
+MAX_FAILURES = 3
+
+
+class LeaseLost(Exception):
+    """Another attempt owns the row now, or it is finished: leave quietly."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to work on one row, until its lease ends. `kind` is `experiment` or `preview`."""
+
+    kind: str
+    id: str
+    attempt: int
+    owner: str
+    spec: dict[str, Any]
+
+
+# Experiments ----------------------------------------------------------------------------------------------------------
+
+
+def claim_experiment(session: Session, owner: str, queue: str, lease: float) -> Claim | None:
+    """Take the best queued experiment: the highest priority, then the oldest. The lease is in seconds."""
+    best = (
+        select(Experiment.id)
+        .where(Experiment.state == "queued", Experiment.queue == queue)
+        .order_by(Experiment.priority.desc(), Experiment.created_at)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    row = session.execute(
+        update(Experiment)
+        .where(Experiment.id == best)
+        .values(
+            state="running",
+            attempt=Experiment.attempt + 1,
+            lease_owner=owner,
+            lease_expires_at=_from_now(lease),
+            started_at=func.clock_timestamp(),
+            progress=IDLE,
+            last_event=Experiment.last_event + 1,
+        )
+        .returning(Experiment.id, Experiment.attempt, Experiment.spec, Experiment.last_event)
+    ).first()
+    if row is None:
+        return None
+    claim = Claim("experiment", row.id, row.attempt, owner, row.spec)
+    _insert_event(session, claim, row.last_event, "running", {"worker": owner})
+    return claim
+
+
+def renew(session: Session, claim: Claim, lease: float) -> str:
+    """Prolong the lease by `lease` seconds from now and answer the row's state. Raises LeaseLost."""
+    model = _model(claim)
+    state = session.scalar(update(model).where(_fence(claim)).values(lease_expires_at=_from_now(lease)).returning(model.state))
+    if state is None:
+        raise LeaseLost(claim)
+    return state
+
+
+def state_of(session: Session, claim: Claim) -> str:
+    """The row's state, as long as the lease is ours. Raises LeaseLost."""
+    state = session.scalar(select(_model(claim).state).where(_fence(claim)))
+    if state is None:
+        raise LeaseLost(claim)
+    return state
+
+
+def report(
+    session: Session,
+    claim: Claim,
+    progress: dict[str, Any],
+    metrics: Iterable[tuple[str, int, float]] = (),
+    event: tuple[str, dict[str, Any]] | None = None,
+) -> None:
+    """Tell how far an attempt is, with the metrics (name, step, value) measured since. Raises LeaseLost."""
+    _write(session, claim, {"progress": progress}, event, LEASED)
+    rows = [
+        {"experiment_id": claim.id, "attempt": claim.attempt, "name": name, "step": step, "value": value}
+        for name, step, value in metrics
+    ]
+    if rows:
+        session.execute(upsert(Metric).values(rows).on_conflict_do_nothing())
+
+
+def succeed(session: Session, claim: Claim, results: dict[str, Any], artifacts: Sequence[dict[str, Any]]) -> None:
+    """Finish with results: this attempt's files and numbers are the ones that show from now on.
+
+    Raises LeaseLost also where a cancel came first.
+    """
+    values = {"state": "succeeded", "results": results, "error": null(), **_finished()}
+    _write(session, claim, values, ("succeeded", {}), ("running",))
+    for artifact in artifacts:
+        session.execute(insert(Artifact).values(experiment_id=claim.id, attempt=claim.attempt, **artifact))
+    session.execute(delete(Metric).where(Metric.experiment_id == claim.id, Metric.attempt != claim.attempt))
+
+
+def has_succeeded(session: Session, claim: Claim) -> bool:
+    """Whether this very attempt's success is in the database: the answer to a commit of unknown outcome."""
+    row = session.execute(select(Experiment.state, Experiment.attempt).where(Experiment.id == claim.id)).first()
+    return row is not None and (row.state, row.attempt) == ("succeeded", claim.attempt)
+
+
+def fail(session: Session, claim: Claim, error: dict[str, Any]) -> None:
+    """Finish for good with `error` {code, message}. Raises LeaseLost."""
+    _write(session, claim, {"state": "failed", "error": error, **_finished()}, ("failed", error), ("running",))
+
+
+def lose(session: Session, claim: Claim, error: dict[str, Any]) -> None:
+    """An attempt broke off: queue the experiment again, or fail it at the third time. Raises LeaseLost."""
+    failures = session.scalar(select(_model(claim).failures).where(_fence(claim), _model(claim).state == "running"))
+    if failures is None:
+        raise LeaseLost(claim)
+    if failures + 1 >= MAX_FAILURES:
+        return fail(session, claim, error)
+    values = {"failures": failures + 1, "error": error, **_requeued(claim)}
+    return _write(session, claim, values, ("requeued", error), ("running",))
+
+
+def give_back(session: Session, claim: Claim) -> None:
+    """Queue an experiment again because its worker shuts down; no failure is charged. Raises LeaseLost."""
+    reason = {"code": "drained", "message": "the worker was shut down; another attempt will follow"}
+    _write(session, claim, _requeued(claim), ("requeued", reason), ("running",))
+
+
+def confirm_cancelled(session: Session, claim: Claim) -> None:
+    """Say `cancelled`, now that nothing works on it any more. Raises LeaseLost."""
+    _write(session, claim, {"state": "cancelled", **_finished()}, ("cancelled", {}), ("cancelling",))
+
+
+# Previews -------------------------------------------------------------------------------------------------------------
+
+
+def claim_preview(session: Session, owner: str, lease: float) -> Claim | None:
+    """Take the oldest queued preview."""
+    oldest = (
+        select(Preview.id)
+        .where(Preview.state == "queued")
+        .order_by(Preview.created_at)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    row = session.execute(
+        update(Preview)
+        .where(Preview.id == oldest)
+        .values(
+            state="running",
+            attempt=Preview.attempt + 1,
+            lease_owner=owner,
+            lease_expires_at=_from_now(lease),
+            started_at=func.clock_timestamp(),
+        )
+        .returning(Preview.id, Preview.attempt, Preview.spec)
+    ).first()
+    return None if row is None else Claim("preview", row.id, row.attempt, owner, row.spec)
+
+
+def succeed_preview(session: Session, claim: Claim, png: bytes) -> None:
+    """Store the picture. Raises LeaseLost."""
+    _write(session, claim, {"state": "succeeded", "png": png, "error": null(), **_finished()}, None, ("running",))
+
+
+# Reconciling ----------------------------------------------------------------------------------------------------------
+
+
+def reconcile(session: Session) -> int:
+    """Take back every lease that has run out; say how many rows wait in the queue now.
+
+    A worker stops by itself before its lease ends, so that nothing works any more on what is taken back here.
+    """
+    error = {"code": "lost", "message": "the worker was not heard of for the length of its lease"}
+    for model, kind in ((Experiment, "experiment"), (Preview, "preview")):
+        expired = select(model).where(model.lease_owner.is_not(None), model.lease_expires_at < func.clock_timestamp())
+        for row in session.scalars(expired.with_for_update(skip_locked=True)).all():
+            claim = Claim(kind, row.id, row.attempt, str(row.lease_owner), row.spec)
+            if row.state == "cancelling":
+                confirm_cancelled(session, claim)
+            else:
+                lose(session, claim, error)
+    waiting = select(func.count()).select_from(Experiment).where(Experiment.state == "queued")
+    previews = select(func.count()).select_from(Preview).where(Preview.state == "queued")
+    return (session.scalar(waiting) or 0) + (session.scalar(previews) or 0)
+
+
+def _write(
+    session: Session, claim: Claim, values: dict[str, Any], event: tuple[str, dict[str, Any]] | None, states: Sequence[str]
+) -> None:
+    model = _model(claim)
+    if model is Preview:
+        event = None
+    if event is not None:
+        values = {**values, "last_event": Experiment.last_event + 1}
+    key = Experiment.last_event if model is Experiment else Preview.attempt
+    written = session.execute(update(model).where(_fence(claim), model.state.in_(states)).values(values).returning(key)).first()
+    if written is None:
+        raise LeaseLost(claim)
+    if event is not None:
+        _insert_event(session, claim, written[0], *event)
+
+
+def _insert_event(session: Session, claim: Claim, seq: int, kind: str, data: dict[str, Any]) -> None:
+    session.execute(insert(Event).values(experiment_id=claim.id, seq=seq, attempt=claim.attempt, type=kind, data=data))
+
+
+def _fence(claim: Claim) -> ColumnElement[bool]:
+    model = _model(claim)
+    return and_(model.id == claim.id, model.attempt == claim.attempt, model.lease_owner == claim.owner)
+
+
+def _model(claim: Claim) -> type[Experiment] | type[Preview]:
+    return Experiment if claim.kind == "experiment" else Preview
+
+
+def _from_now(seconds: float) -> ColumnElement[Any]:
+    return func.clock_timestamp() + timedelta(seconds=seconds)
+
+
+def _unleased() -> dict[str, Any]:
+    return {"lease_owner": null(), "lease_expires_at": null()}
+
+
+def _requeued(claim: Claim) -> dict[str, Any]:
+    idle = {"progress": IDLE} if claim.kind == "experiment" else {}
+    return {"state": "queued", "started_at": null(), **idle, **_unleased()}
+
+
+def _finished() -> dict[str, Any]:
+    return {**_unleased(), "finished_at": func.clock_timestamp()}

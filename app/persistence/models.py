@@ -1,0 +1,200 @@
+"""The tables, as typed models. Times are the database's, in UTC."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Text,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+ACTIVE = ("queued", "running", "cancelling")
+TERMINAL = ("succeeded", "failed", "cancelled")
+LEASED = ("running", "cancelling")
+
+
+class Base(DeclarativeBase):
+    """Naming rules for constraints, so that migrations can name what they change."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it from the class
+        str: Text,
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB(none_as_null=True),
+        list[str]: ARRAY(Text),
+    }
+
+
+class Leased:
+    """What a claimable row carries: `attempt` only ever rises, and with `lease_owner` it fences every write of a worker."""
+
+    state: Mapped[str] = mapped_column(server_default="queued")
+    attempt: Mapped[int] = mapped_column(Integer, server_default="0")
+    failures: Mapped[int] = mapped_column(Integer, server_default="0")
+    lease_owner: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    error: Mapped[dict[str, Any] | None]
+
+
+def _leased_checks(states: tuple[str, ...]) -> tuple[CheckConstraint, ...]:
+    listed = ", ".join(f"'{state}'" for state in states)
+    return (
+        CheckConstraint(f"state IN ({listed})", name="state"),
+        CheckConstraint("(lease_owner IS NOT NULL) = (state IN ('running', 'cancelling'))", name="lease"),
+        CheckConstraint("(finished_at IS NOT NULL) = (state IN ('succeeded', 'failed', 'cancelled'))", name="finished"),
+    )
+
+
+class Experiment(Leased, Base):
+    """One pretraining on one recipe, from its spec to its results."""
+
+    __tablename__ = "experiments"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    tags: Mapped[list[str]]
+    priority: Mapped[int]
+    queue: Mapped[str] = mapped_column(server_default="default")
+    spec: Mapped[dict[str, Any]]
+    identity: Mapped[str]
+    progress: Mapped[dict[str, Any]]
+    results: Mapped[dict[str, Any] | None]
+    retry_of: Mapped[str | None]
+    last_event: Mapped[int] = mapped_column(Integer, server_default="0")
+
+    __table_args__ = (
+        *_leased_checks(ACTIVE + TERMINAL),
+        Index("ix_experiments_claim", "queue", text("priority DESC"), "created_at", postgresql_where=text("state = 'queued'")),
+        Index("ix_experiments_lease", "lease_expires_at", postgresql_where=text("lease_owner IS NOT NULL")),
+        Index("ix_experiments_state_id", "state", "id"),
+        Index("ix_experiments_created_at", "created_at"),
+        Index("ix_experiments_tags", "tags", postgresql_using="gin"),
+        Index("ix_experiments_identity", "identity", postgresql_where=text("state = 'succeeded'")),
+    )
+
+
+class Event(Base):
+    """Something that happened to an experiment; `seq` counts from 1 without gaps."""
+
+    __tablename__ = "events"
+
+    experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(Integer, primary_key=True)
+    attempt: Mapped[int]
+    type: Mapped[str]
+    data: Mapped[dict[str, Any]]
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class Metric(Base):
+    """A number measured during an attempt."""
+
+    __tablename__ = "metrics"
+
+    experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    value: Mapped[float | None] = mapped_column(Float)
+
+
+class Artifact(Base):
+    """A file that an attempt left in the artifacts folder."""
+
+    __tablename__ = "artifacts"
+
+    experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    media_type: Mapped[str]
+    size: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str]
+
+
+class Sweep(Base):
+    """Experiments along one axis; its state is read off theirs."""
+
+    __tablename__ = "sweeps"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    spec: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+    __table_args__ = (Index("ix_sweeps_created_at", "created_at"),)
+
+
+class SweepMember(Base):
+    """An experiment's place in a sweep. An experiment may stand in several; `reused` where it was finished before."""
+
+    __tablename__ = "sweep_members"
+
+    sweep_id: Mapped[str] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"), primary_key=True)
+    axis_index: Mapped[int] = mapped_column(primary_key=True)
+    seed: Mapped[int] = mapped_column(primary_key=True)
+    experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id"))
+    reused: Mapped[bool]
+
+    __table_args__ = (Index("ix_sweep_members_experiment_id", "experiment_id"),)
+
+
+class Preview(Leased, Base):
+    """A picture of view pairs, made by a worker."""
+
+    __tablename__ = "previews"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    spec: Mapped[dict[str, Any]]
+    png: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
+
+    __table_args__ = (
+        *_leased_checks(ACTIVE + TERMINAL),
+        Index("ix_previews_claim", "created_at", postgresql_where=text("state = 'queued'")),
+        Index("ix_previews_lease", "lease_expires_at", postgresql_where=text("lease_owner IS NOT NULL")),
+    )
+
+
+class IdempotencyKey(Base):
+    """The first answer to a POST, replayed to the next one with the same key. Written in the transaction of what it created."""
+
+    __tablename__ = "idempotency_keys"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str]
+    status: Mapped[int]
+    headers: Mapped[dict[str, Any]]
+    body: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class Worker(Base):
+    """A supervisor that lives, what it runs on, and when it was last heard of."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    hardware: Mapped[dict[str, Any]]
+    seen_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

@@ -1,0 +1,142 @@
+"""Sweeps: experiments along one axis, and what their states add up to."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import delete as delete_from
+from sqlalchemy import exists, func, select, update
+from sqlalchemy.orm import Session
+
+from app.errors import NotFound, StateConflict
+from app.ids import new_id
+from app.persistence import experiments
+from app.persistence.models import ACTIVE, Experiment, Sweep, SweepMember
+from ml.spec import ExperimentSpec
+
+
+@dataclass(frozen=True)
+class Member:
+    """An experiment at its place on the axis."""
+
+    index: int
+    seed: int
+    reused: bool
+    experiment: Experiment
+
+
+def create(session: Session, name: str, spec: dict[str, Any], trainings: Iterable[tuple[int, ExperimentSpec]]) -> Sweep:
+    """Queue a sweep of resolved specs, each with the index of its axis value; finished twins are reused, not trained again."""
+    sweep = Sweep(id=new_id("swp"), name=name, spec=spec)
+    session.add(sweep)
+    session.flush()
+    for index, training in trainings:
+        twin = experiments.finished_twin(session, training)
+        session.add(
+            SweepMember(
+                sweep_id=sweep.id,
+                axis_index=index,
+                seed=training.seed,
+                experiment_id=(twin or experiments.create(session, training)).id,
+                reused=twin is not None,
+            )
+        )
+    session.flush()
+    return sweep
+
+
+def get(session: Session, sweep_id: str) -> Sweep:
+    """Raises NotFound."""
+    sweep = session.get(Sweep, sweep_id)
+    if sweep is None:
+        raise NotFound(f"there is no sweep {sweep_id!r}")
+    return sweep
+
+
+def page(session: Session, *, after: str | None, limit: int) -> Sequence[Sweep]:
+    """Newest first, by keyset."""
+    query = select(Sweep).order_by(Sweep.id.desc()).limit(limit)
+    return session.scalars(query if after is None else query.where(Sweep.id < after)).all()
+
+
+def members(session: Session, sweep: Sweep) -> Sequence[Member]:
+    """The sweep's experiments in the order of the axis and of the seeds."""
+    rows = session.execute(
+        select(SweepMember, Experiment)
+        .join(Experiment, Experiment.id == SweepMember.experiment_id)
+        .where(SweepMember.sweep_id == sweep.id)
+        .order_by(SweepMember.axis_index, SweepMember.seed)
+        .execution_options(populate_existing=True)
+    )
+    return [Member(place.axis_index, place.seed, place.reused, experiment) for place, experiment in rows]
+
+
+def counts(session: Session, sweep_ids: Sequence[str]) -> dict[str, Counter[str]]:
+    """Experiments of each sweep by state."""
+    found: dict[str, Counter[str]] = {sweep_id: Counter() for sweep_id in sweep_ids}
+    query = (
+        select(SweepMember.sweep_id, Experiment.state, func.count())
+        .join(Experiment, Experiment.id == SweepMember.experiment_id)
+        .where(SweepMember.sweep_id.in_(sweep_ids))
+        .group_by(SweepMember.sweep_id, Experiment.state)
+    )
+    for sweep_id, experiment_state, count in session.execute(query):
+        found[sweep_id][experiment_state] = count
+    return found
+
+
+def state(counts: Counter[str]) -> str:
+    """What the experiments' states add up to: `failed` only if all failed, `running` as soon as one has begun."""
+    total = counts.total()
+    if not any(counts[active] for active in ACTIVE):
+        if counts["failed"] == total:
+            return "failed"
+        return "cancelled" if counts["cancelled"] else "succeeded"
+    if counts["queued"] == total:
+        return "queued"
+    return "cancelling" if counts["cancelling"] and not counts["queued"] and not counts["running"] else "running"
+
+
+def cancel(session: Session, sweep: Sweep) -> None:
+    """Cancel what is not finished yet. Raises StateConflict where all of it is."""
+    found = members(session, sweep)
+    active = sorted(member.experiment.id for member in found if member.experiment.state in ACTIVE and not member.reused)
+    if not active:
+        now = state(Counter(member.experiment.state for member in found))
+        raise StateConflict(f"{sweep.id} has {now} and cannot be cancelled", now)
+    for experiment_id in active:
+        try:
+            experiments.cancel(session, experiment_id)
+        except StateConflict:  # it finished between the look and the lock
+            continue
+
+
+def retry(session: Session, sweep: Sweep) -> int:
+    """Queue the failed and cancelled experiments anew, say how many. Raises StateConflict where there are none."""
+    found = members(session, sweep)
+    broken = [member for member in found if member.experiment.state in ("failed", "cancelled")]
+    if not broken:
+        now = state(Counter(member.experiment.state for member in found))
+        raise StateConflict(f"{sweep.id} is {now} and has no failed or cancelled experiment to retry", now)
+    for member in broken:
+        again = experiments.retry(session, member.experiment.id)
+        place = (SweepMember.sweep_id == sweep.id, SweepMember.experiment_id == member.experiment.id)
+        session.execute(update(SweepMember).where(*place).values(experiment_id=again.id))
+    return len(broken)
+
+
+def delete(session: Session, sweep: Sweep) -> Sequence[str]:
+    """Forget a finished sweep and the experiments that were made for it alone; answer their ids.
+
+    Experiments that it reused, or that another sweep reuses, stay. Raises StateConflict while anything still works.
+    """
+    found = members(session, sweep)
+    now = state(Counter(member.experiment.state for member in found))
+    if any(member.experiment.state in ACTIVE and not member.reused for member in found):
+        raise StateConflict(f"{sweep.id} is {now}; cancel it before deleting it", now)
+    own = [member.experiment.id for member in found if not member.reused]
+    session.delete(sweep)
+    session.flush()
+    held = exists().where(SweepMember.experiment_id == Experiment.id)
+    return session.scalars(delete_from(Experiment).where(Experiment.id.in_(own), ~held).returning(Experiment.id)).all()

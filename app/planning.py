@@ -1,0 +1,95 @@
+"""From what was asked to what will be run, and what that is likely to cost."""
+
+import math
+from typing import Any, Literal
+
+from pydantic import ValidationError
+from sqlalchemy import Float, func, select
+from sqlalchemy.orm import Session
+
+from app import datasets
+from app.errors import FieldError, Invalid
+from app.persistence import workers
+from app.persistence.models import Experiment
+from app.problems import field_errors
+from app.schemas import Cost
+from ml.spec import ExperimentSpec, SpecError, SweepSpec, expand, resolve
+
+# Pairs per second on one CPU core at 16x16 pixels, single precision, with nothing else running; see benchmarks/.
+REFERENCE_RATE = {"small_conv": 9000.0, "resnet18": 130.0}
+FIXED_SECONDS = 1.5  # for loading, the information and the tasks
+WORKER_SILENCE = 60  # seconds after which a worker is not counted any more
+
+
+def plan(session: Session, spec: ExperimentSpec) -> ExperimentSpec:
+    """The resolved spec. Raises Invalid with the field at fault."""
+    try:
+        return resolve(spec, datasets.facts(spec.dataset.name), _precision(session))
+    except SpecError as error:
+        raise Invalid.field(error.pointer, error.message) from None
+
+
+def plan_sweep(session: Session, sweep: SweepSpec) -> tuple[SweepSpec, list[tuple[int, ExperimentSpec]]]:
+    """The resolved sweep and its resolved trainings, with one arithmetic for all. Raises Invalid with the fields at fault."""
+    precision = _precision(session)
+    trainings = []
+    try:
+        for index, spec in expand(sweep):
+            trainings.append((index, _plan_member(sweep, index, spec, precision)))
+    except SpecError as error:
+        raise Invalid.field(error.pointer, error.message) from None
+    except ValidationError as error:
+        index = len(trainings) // sweep.seeds
+        found = tuple(FieldError(f"/axis/values/{index}", item.message) for item in field_errors(error, None))
+        detail = f"{sweep.axis.path} = {sweep.axis.values[index]!r}: {found[0].message}"
+        raise Invalid(detail, errors=found) from None
+    base = sweep.base.model_copy(update={"pretrain": sweep.base.pretrain.model_copy(update={"precision": precision})})
+    return sweep.model_copy(update={"base": base if sweep.base.pretrain.precision == "auto" else sweep.base}), trainings
+
+
+def cost(session: Session, *specs: ExperimentSpec) -> Cost:
+    """What resolved specs of one kind are likely to take on one worker, from experiments like them or from reference rates."""
+    rate = _measured_rate(session, specs[0])
+    basis = "the rate of finished experiments like this one" if rate else "reference rates of one CPU core; measured ones follow"
+    total = 0.0
+    for spec in specs:
+        pixels = (spec.dataset.image_size or 32) ** 2
+        width = getattr(spec.encoder, "width", 64)
+        speed = rate or REFERENCE_RATE[spec.encoder.kind] * 256 / pixels * min((64 / width) ** 1.5, 4.0)
+        steps = spec.pretrain.total_steps(datasets.facts(spec.dataset.name).train)
+        total += FIXED_SECONDS + steps * (spec.pretrain.batch_size or 256) / speed
+    return Cost(trainings=len(specs), seconds=float(f"{total:.3g}"), basis=basis)
+
+
+def _plan_member(sweep: SweepSpec, index: int, spec: ExperimentSpec, precision: Literal["float32", "bfloat16"]) -> ExperimentSpec:
+    """Resolve one training, and say what is wrong with it in terms of the sweep: its axis value, or its base."""
+    try:
+        return resolve(spec, datasets.facts(spec.dataset.name), precision)
+    except SpecError as error:
+        raise Invalid.field(_in_sweep(sweep, index, error.pointer), error.message) from None
+    except Invalid as error:
+        raise Invalid.field(_in_sweep(sweep, index, error.errors[0].pointer), error.detail) from None
+
+
+def _in_sweep(sweep: SweepSpec, index: int, pointer: str) -> str:
+    on_axis = pointer.startswith("/" + sweep.axis.path.replace(".", "/"))
+    return f"/axis/values/{index}" if on_axis else f"/base{pointer}"
+
+
+def _precision(session: Session) -> Literal["float32", "bfloat16"]:
+    """bfloat16 where every worker multiplies it in hardware, so that one choice serves whichever takes the job."""
+    living = workers.alive(session, within=WORKER_SILENCE)
+    return "bfloat16" if living and all(worker.hardware.get("fast_bfloat16") for worker in living) else "float32"
+
+
+def _measured_rate(session: Session, spec: ExperimentSpec) -> float | None:
+    timing: Any = Experiment.results["timing"]["pairs_per_second"].astext.cast(Float)
+    like = {
+        "encoder": spec.encoder.model_dump(mode="json"),
+        "dataset": {"image_size": spec.dataset.image_size},
+        "pretrain": {"precision": spec.pretrain.precision},
+    }
+    recent = select(timing.label("rate")).where(Experiment.state == "succeeded", Experiment.spec.contains(like))
+    recent = recent.order_by(Experiment.created_at.desc()).limit(20)
+    rate = session.scalar(select(func.percentile_cont(0.5).within_group(recent.subquery().c.rate)))
+    return float(rate) if rate and math.isfinite(rate) else None

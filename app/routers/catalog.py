@@ -1,0 +1,82 @@
+"""`/v1/catalog`: all that can be asked for, with the JSON Schema of its parameters."""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated, Any, get_args
+
+from fastapi import APIRouter, Path
+from pydantic import BaseModel
+
+from app import datasets, schemas
+from app.presets import PRESETS
+from ml import spec
+
+router = APIRouter(prefix="/v1/catalog", tags=["catalog"])
+
+
+class Sort(StrEnum):
+    """What can be listed."""
+
+    VIEWS = "views"
+    DATASETS = "datasets"
+    METHODS = "methods"
+    ENCODERS = "encoders"
+    TASKS = "tasks"
+    ESTIMATORS = "estimators"
+    PRESETS = "presets"
+
+
+UNIONS: dict[Sort, Any] = {
+    Sort.VIEWS: spec.Views,
+    Sort.METHODS: spec.Method,
+    Sort.ENCODERS: spec.Encoder,
+    Sort.TASKS: spec.Task,
+}
+
+
+@router.get("/{sort}", response_model=schemas.Catalog)
+def get_catalog(sort: Annotated[Sort, Path(description="What to list.")]) -> Any:
+    """What can be asked for: view families, datasets, methods, encoders, tasks, estimators, presets."""
+    if sort in UNIONS:
+        return {"data": [_variant(model) for model in _members(UNIONS[sort])]}
+    return {"data": list({Sort.DATASETS: _datasets, Sort.ESTIMATORS: _estimators, Sort.PRESETS: _presets}[sort]())}
+
+
+def _members(union: Any) -> tuple[type[BaseModel], ...]:
+    """The models of a union, annotated or not, or a single model."""
+    if isinstance(union, type):
+        return (union,)
+    inner, *_ = get_args(union)
+    return (inner,) if isinstance(inner, type) else get_args(inner)
+
+
+def _variant(model: type[BaseModel]) -> dict[str, Any]:
+    (name,) = get_args(model.model_fields["kind"].annotation)
+    return {"name": name, "description": " ".join((model.__doc__ or "").split()), "schema": model.model_json_schema()}
+
+
+def _datasets() -> Iterator[dict[str, Any]]:
+    present = datasets.present()
+    schema = spec.Dataset.model_json_schema()
+    for name in sorted({*datasets.NAMED, *present}):
+        facts = datasets.facts(name).model_dump(exclude={"name"}) if name in present else None
+        description = datasets.NAMED.get(name, "an npz file of the datasets folder")
+        yield {"name": name, "description": description, "present": name in present, "facts": facts, "schema": schema}
+
+
+def _estimators() -> Iterator[dict[str, Any]]:
+    schema = spec.MutualInformation.model_json_schema()
+    yield {
+        "name": "infonce",
+        "kind": "lower",
+        "unit": "nats",
+        "description": "InfoNCE: log K - L_NCE on held-out items, a lower bound that cannot pass log K. van den Oord et al. 2018.",
+        "schema": schema,
+    }
+
+
+def _presets() -> Iterator[dict[str, Any]]:
+    schema = schemas.PresetRun.model_json_schema()
+    for name, preset in PRESETS.items():
+        sweep = preset.sweep.model_dump(mode="json")
+        yield {"name": name, "description": preset.description, "sweep": sweep, "schema": schema}

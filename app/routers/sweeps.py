@@ -1,0 +1,182 @@
+"""`/v1/sweeps`, and the curves they trace."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated, Any
+
+from fastapi import APIRouter, BackgroundTasks, Path, Query, Request, Response
+from fastapi.responses import JSONResponse
+from sqlalchemy import func, select
+
+from app import answers, planning, schemas
+from app.dependencies import OnceDep, RingDep, SessionDep, SliceDep, WaitDep
+from app.persistence import files, sweeps
+from app.persistence.models import ACTIVE, TERMINAL, Sweep
+from app.persistence.sweeps import Member
+from ml import curve
+from ml.spec import SweepSpec
+
+router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"])
+SweepId = Annotated[str, Path(alias="id", description="`swp_…`")]
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+
+
+class CurveFormat(StrEnum):
+    """Formats of a curve: the same numbers in each."""
+
+    JSON = "json"
+    CSV = "csv"
+    SVG = "svg"
+    PNG = "png"
+    PDF = "pdf"
+    VEGA_LITE = "vl.json"
+
+
+MEDIA_TYPES = {
+    CurveFormat.JSON: "application/json",
+    CurveFormat.CSV: "text/csv",
+    CurveFormat.SVG: "image/svg+xml",
+    CurveFormat.PNG: "image/png",
+    CurveFormat.PDF: "application/pdf",
+    CurveFormat.VEGA_LITE: "application/vnd.vegalite.v5+json",
+}
+CURVES = {200: {"content": {kind: BINARY for kind in MEDIA_TYPES.values() if kind != "application/json"}}}
+TaskQuery = Annotated[str | None, Query(max_length=60, description="Draw this task alone.")]
+
+
+@router.post("", status_code=202, response_model=schemas.Sweep, responses={200: {"model": schemas.SweepDryRun}})
+def submit_sweep(
+    spec: SweepSpec,
+    session: SessionDep,
+    ring: RingDep,
+    once: OnceDep,
+    wait: WaitDep,
+    dry_run: Annotated[bool, Query(description="Answer the resolved sweep and its cost, and queue nothing.")] = False,
+) -> Any:
+    """Queue experiments along one axis, times seeds; watch the curve grow at `GET /v1/sweeps/{id}/curve`."""
+    resolved, trainings = planning.plan_sweep(session, spec)
+    if dry_run:
+        cost = planning.cost(session, *(training for _, training in trainings))
+        return JSONResponse(schemas.SweepDryRun(spec=resolved, cost=cost).model_dump(mode="json"))
+    return queued(sweeps.create(session, resolved.name, resolved.model_dump(mode="json"), trainings), session, ring, once, wait)
+
+
+@router.get("", response_model=schemas.Page[schemas.SweepSummary])
+def list_sweeps(session: SessionDep, page: SliceDep) -> Any:
+    """Sweeps, newest first."""
+    rows = sweeps.page(session, after=page.cursor, limit=page.limit + 1)
+    counts = sweeps.counts(session, [row.id for row in rows])
+    data = [answers.sweep_summary(row, counts[row.id]) for row in rows[: page.limit]]
+    more = len(rows) > page.limit
+    return {"data": data, "has_more": more, "next_cursor": data[-1].id if more else None}
+
+
+@router.get("/{id}", response_model=schemas.Sweep)
+def get_sweep(sweep_id: SweepId, session: SessionDep, wait: WaitDep) -> Any:
+    """A sweep: its state, its counts and its experiments."""
+    row = sweeps.get(session, sweep_id)
+    session.commit()
+    wait.until(lambda fresh: _finished(fresh, row))
+    return _answer(session, row)
+
+
+@router.post("/{id}/cancel", status_code=202, response_model=schemas.Sweep)
+def cancel_sweep(sweep_id: SweepId, session: SessionDep, wait: WaitDep) -> Any:
+    """Cancel those of its experiments that are not finished."""
+    row = sweeps.get(session, sweep_id)
+    sweeps.cancel(session, row)
+    session.commit()
+    wait.until(lambda fresh: _finished(fresh, row))
+    return _answer(session, row)
+
+
+@router.post("/{id}/retry", status_code=202, response_model=schemas.Sweep)
+def retry_sweep(sweep_id: SweepId, session: SessionDep, ring: RingDep, once: OnceDep, wait: WaitDep) -> Any:
+    """Queue its failed and cancelled experiments anew."""
+    row = sweeps.get(session, sweep_id)
+    sweeps.retry(session, row)
+    return queued(row, session, ring, once, wait)
+
+
+@router.delete("/{id}", status_code=204)
+def delete_sweep(sweep_id: SweepId, session: SessionDep, afterwards: BackgroundTasks) -> None:
+    """Forget a finished sweep, and the experiments that were made for it alone."""
+    removed = sweeps.delete(session, sweeps.get(session, sweep_id))
+    session.commit()
+    for experiment_id in removed:
+        afterwards.add_task(files.remove, experiment_id)
+
+
+@router.get("/{id}/curve", response_model=curve.Curve, responses=CURVES)
+def get_curve(
+    sweep_id: SweepId,
+    session: SessionDep,
+    request: Request,
+    task: TaskQuery = None,
+) -> Any:
+    """Mutual information against accuracy, with a verdict a task, in the format that `Accept` names; JSON by default."""
+    wanted = (part.split(";")[0].strip() for part in request.headers.get("accept", "").split(","))
+    formats = {kind: name for name, kind in MEDIA_TYPES.items()}
+    chosen = next((formats[kind] for kind in wanted if kind in formats), CurveFormat.JSON)
+    return _curve(session, sweep_id, chosen, task)
+
+
+@router.get("/{id}/curve.{format}", response_model=curve.Curve, responses=CURVES)
+def get_curve_as(sweep_id: SweepId, format: CurveFormat, session: SessionDep, task: TaskQuery = None) -> Any:
+    """Mutual information against accuracy, with a verdict a task; while the sweep still runs, of what is there."""
+    return _curve(session, sweep_id, format, task)
+
+
+def queued(row: Sweep, session: SessionDep, ring: RingDep, once: OnceDep, wait: WaitDep) -> schemas.Sweep:
+    """Commit a sweep that was just made or revived, ring for it, and answer it."""
+    answer = _answer(session, row)
+    once.remember(answer, 202, answer.links["self"])
+    session.commit()  # the workers must find the rows that the bell is about
+    ring("default", answer.counts.queued)
+    if not wait.seconds:
+        return answer
+    wait.until(lambda fresh: _finished(fresh, row))
+    return _answer(session, row)
+
+
+def _answer(session: SessionDep, row: Sweep) -> schemas.Sweep:
+    now = session.scalar(select(func.clock_timestamp()))
+    assert now is not None, "a database has a clock"
+    return answers.sweep(row, sweeps.members(session, row), now)
+
+
+def _finished(session: SessionDep, row: Sweep) -> bool:
+    return not any(member.experiment.state in ACTIVE for member in sweeps.members(session, row))
+
+
+def _curve(session: SessionDep, sweep_id: str, chosen: CurveFormat, task: str | None) -> Any:
+    row = sweeps.get(session, sweep_id)
+    members = sweeps.members(session, row)
+    session.close()  # drawing takes a while
+    spec = SweepSpec.model_validate(row.spec)
+    traced = curve.trace(spec.axis, _measurements(members))
+    if chosen is CurveFormat.JSON:
+        return traced
+    from app import figure  # noqa: PLC0415 - drawing is slow to import
+
+    if chosen is CurveFormat.CSV:
+        return Response(figure.to_csv(traced), media_type="text/csv")
+    title = row.name or f"{spec.axis.path} on {spec.base.dataset.name}"
+    return Response(figure.render(figure.figure(traced, title, task), chosen.value), media_type=MEDIA_TYPES[chosen])
+
+
+def _measurements(members: Sequence[Member]) -> list[curve.Measurement]:
+    return [
+        curve.Measurement(
+            experiment=member.experiment.id,
+            index=member.index,
+            seed=member.seed,
+            i_nce=member.experiment.results["mi"]["infonce"]["value"],
+            i_nce_stderr=member.experiment.results["mi"]["infonce"]["stderr"],
+            log_k=member.experiment.results["mi"]["infonce"]["log_k"],
+            saturated=member.experiment.results["mi"]["infonce"]["saturated"],
+            tasks=member.experiment.results["tasks"],
+        )
+        for member in members
+        if member.experiment.state in TERMINAL and member.experiment.results
+    ]

@@ -1,0 +1,27 @@
+"""`python -m workers --name NAME`: one worker, for one device: a Celery process that supervises and a runner that trains."""
+
+import argparse
+import os
+import socket
+
+from app.settings import configure_logs
+
+
+def main() -> None:
+    """Run until SIGTERM, which drains: the experiment at hand goes back to the queue."""
+    parser = argparse.ArgumentParser(prog="python -m workers")
+    parser.add_argument("--name", default="worker", help="its name, unique on this machine")
+    parser.add_argument("--queue", default="default", help="the queue that it works on")
+    arguments = parser.parse_args()
+    name = f"{arguments.name}@{socket.gethostname()}"
+    os.environ["SWEETSPOT_WORKER"] = name
+    os.environ["SWEETSPOT_QUEUE"] = arguments.queue
+    configure_logs()
+    from workers.doorbell import app  # noqa: PLC0415 - reads the settings, and those the lines above
+
+    pool = ["--pool", "prefork", "--concurrency", "1", "--queues", arguments.queue, "--hostname", name]
+    app.worker_main(["worker", *pool, "--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"])
+
+
+if __name__ == "__main__":
+    main()

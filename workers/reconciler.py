@@ -1,0 +1,48 @@
+"""Takes back the leases that have run out, so that no status outlives the worker that it tells of.
+
+Every worker does it, one at a time; `python -m workers.reconciler` does it where no worker may be left.
+"""
+
+import signal
+import threading
+
+import structlog
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.persistence import bell, leases
+from app.persistence.database import open_session
+from app.settings import configure_logs, settings
+
+RECONCILER_LOCK = 7302452  # any number that nobody else locks
+
+log = structlog.get_logger()
+
+
+def reconcile() -> None:
+    """One round, unless another reconciler is at it; then ring for what waits, in case its bell was lost."""
+    try:
+        with open_session() as session:
+            if not session.scalar(select(func.pg_try_advisory_xact_lock(RECONCILER_LOCK))):
+                return
+            waiting = leases.reconcile(session)
+            session.commit()
+    except SQLAlchemyError as error:
+        log.warning("could not reconcile", error=str(error).splitlines()[0])
+        return
+    if waiting:
+        bell.ring("default", min(waiting, 8))
+
+
+def main() -> None:
+    """Reconcile until SIGTERM."""
+    configure_logs()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    while not stop.wait(settings().timers.reconcile):
+        reconcile()
+
+
+if __name__ == "__main__":
+    main()

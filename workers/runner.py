@@ -1,0 +1,298 @@
+"""The process that trains: `python -m workers.runner --parent PID`, started by a supervisor.
+
+It imports torch, waits for work on its standard input, and carries it out, writing into the database for itself under the fence
+of its claim. It says `alive` on its standard output as it goes and `idle` when it has let go of its work; after any error it
+ends. It ends at once if its supervisor does, or if its lease is not renewed in time.
+"""
+
+import argparse
+import ctypes
+import hashlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, BinaryIO
+
+import torch
+from sqlalchemy.exc import OperationalError
+
+from app.persistence import files, leases
+from app.persistence.database import open_session
+from app.persistence.leases import Claim, LeaseLost
+from app.settings import settings
+from ml import experiment, preview
+from ml.datasets import DatasetInvalid, DatasetMissing
+from ml.events import Artifact, Checkpoint, Metric, Progress, Result, Stage
+from ml.spec import Dataset as DatasetSpec
+from ml.spec import ExperimentSpec, SpecError
+from workers import checkpoints
+from workers.process import EXIT_OUT_OF_MEMORY
+
+PR_SET_PDEATHSIG = 1
+REPORT_EVERY = 0.5  # seconds between writes of progress
+CHECKPOINT_EVERY = 60.0  # seconds of training that a lost attempt may cost
+EXIT_LEASE_LOST = 10
+
+
+class Stop(Exception):
+    """SIGTERM came: let go, with a checkpoint if there is time."""
+
+
+def main() -> None:
+    """Work until told to end."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--parent", type=int, required=True, help="process id of the supervisor")
+    parent = parser.parse_args().parent
+    _die_with(parent)
+    line = Line()
+    signal.signal(signal.SIGTERM, line.stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(settings().threads)
+    for claim in line.work():
+        with _output_to(files.attempt_folder(claim.id, claim.attempt) / "log.txt", claim.kind == "experiment"):
+            carry_out(claim, line)
+        line.say("idle")
+
+
+class Line:
+    """The runner's end of the line to its supervisor."""
+
+    def __init__(self) -> None:
+        # What others print must not come between: the line keeps the pipe, and standard output becomes standard error.
+        self._out = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        self._claims: list[Claim] = []
+        self._arrived = threading.Semaphore(0)
+        self._lease_ends = float("inf")
+        self._said = 0.0
+        self.stopping = False
+        threading.Thread(target=self._hear, args=(sys.stdin.buffer,), daemon=True).start()
+        threading.Thread(target=self._watch_lease, daemon=True).start()
+
+    def work(self) -> Iterator[Claim]:
+        """Claims as they come; ends with SIGTERM."""
+        while not self.stopping:
+            if self._arrived.acquire(timeout=0.5):
+                yield self._claims.pop(0)
+                self._lease_ends = float("inf")
+
+    def say(self, word: str) -> None:
+        """Tell the supervisor; `alive` not more often than it cares."""
+        now = time.monotonic()
+        if word != "alive" or now - self._said > REPORT_EVERY:
+            self._said = now
+            self._out.write(json.dumps(word).encode() + b"\n")
+
+    def stop(self, _signal: int, _frame: FrameType | None) -> None:
+        """SIGTERM: let go after the current step."""
+        self.stopping = True
+
+    def _hear(self, stdin: BinaryIO) -> None:
+        for text in stdin:
+            message = json.loads(text)
+            self._lease_ends = time.monotonic() + message["lease"]
+            if "claim" in message:
+                self._claims.append(Claim(**message["claim"]))
+                self._arrived.release()
+        os._exit(0)  # the supervisor closed the line
+
+    def _watch_lease(self) -> None:
+        """Whoever cannot be vouched for must not go on, not even inside a long computation."""
+        while True:
+            time.sleep(0.25)
+            if time.monotonic() > self._lease_ends:
+                os._exit(EXIT_LEASE_LOST)
+
+
+def carry_out(claim: Claim, line: Line) -> None:
+    """Do the work of a claim, and say in the database how it ended. Ends the process after any error."""
+    try:
+        if claim.kind == "preview":
+            _make_preview(claim)
+        else:
+            _run_experiment(claim, line)
+    except Stop:
+        sys.exit(0)
+    except LeaseLost:
+        sys.exit(EXIT_LEASE_LOST)
+    except Exception as error:  # whatever went wrong belongs into the experiment's record
+        traceback.print_exc()
+        if _is_out_of_memory(error):
+            sys.exit(EXIT_OUT_OF_MEMORY)
+        _persist(lambda session: leases.fail(session, claim, _describe(error)))
+        sys.exit(1)
+
+
+def _run_experiment(claim: Claim, line: Line) -> None:
+    spec = ExperimentSpec.model_validate(claim.spec)
+    keep = files.experiment_folder(claim.id) / "checkpoints"
+    report = Report(claim)
+    last_checkpoint = time.monotonic()
+    resumed = checkpoints.newest(keep) if claim.attempt > 1 else None
+    if resumed is not None:
+        print(f"going on from step {resumed.step}", flush=True)  # noqa: T201 - it goes into the attempt's log
+    for event in experiment.run(spec, settings().datasets_dir, _device(), resumed):
+        line.say("alive")
+        report.tell(event)
+        if isinstance(event, Progress) and event.stage == "pretrain":
+            due = time.monotonic() - last_checkpoint > CHECKPOINT_EVERY
+            if due or line.stopping:
+                _keep(keep, event.snapshot())
+                last_checkpoint = time.monotonic()
+        if line.stopping:
+            raise Stop
+    report.succeed()
+    files.remove_folder(keep)
+
+
+class Report:
+    """What an attempt tells the database, not more often than anybody looks."""
+
+    def __init__(self, claim: Claim) -> None:
+        self.claim = claim
+        self._metrics: list[tuple[str, int, float]] = []
+        self._artifacts: list[dict[str, Any]] = []
+        self._results: dict[str, Any] = {}
+        self._progress: dict[str, Any] = {"stage": None, "step": 0, "total": None, "rate": None, "eta_s": None}
+        self._stage_began = (time.monotonic(), 0)
+        self._reported = 0.0
+
+    def tell(self, event: Any) -> None:
+        """Take in one event; write if it is time. Raises LeaseLost."""
+        match event:
+            case Stage(name):
+                self._stage_began = (time.monotonic(), 0)
+                self._progress = {"stage": name, "step": 0, "total": None, "rate": None, "eta_s": None}
+                self._write(("stage", {"stage": name}))
+            case Progress(stage, step, total):
+                self._progress = self._pace(stage, step, total)
+                if time.monotonic() - self._reported > REPORT_EVERY:
+                    self._write()
+            case Metric(name, step, value):
+                self._metrics.append((name, step, value))
+            case Artifact(name, media_type, content):
+                self._store(name, media_type, content)
+            case Result(results):
+                self._results = results
+
+    def succeed(self) -> None:
+        """Everything is there: say so, once. Raises LeaseLost."""
+        self._write()
+
+        def finish(session: Any) -> None:
+            if not leases.has_succeeded(session, self.claim):  # as after a commit of unknown outcome
+                leases.succeed(session, self.claim, self._results, self._artifacts)
+
+        _persist(finish)
+
+    def _pace(self, stage: str, step: int, total: int) -> dict[str, Any]:
+        began, first = self._stage_began
+        if first == 0 and step > 1:  # resumed: the steps before are not ours
+            self._stage_began = (began, first := step - 1)
+        rate = (step - first) / max(time.monotonic() - began, 1e-6)
+        rate, eta = round(rate, 3), round((total - step) / rate, 3)
+        return {"stage": stage, "step": step, "total": total, "rate": rate, "eta_s": eta}
+
+    def _write(self, event: tuple[str, dict[str, Any]] | None = None) -> None:
+        """A database that is away for a moment does not stop the training; the lease decides for how long."""
+        self._reported = time.monotonic()
+        try:
+            with open_session() as session:
+                leases.report(session, self.claim, self._progress, self._metrics, event)
+                session.commit()
+            self._metrics = []
+        except OperationalError as error:
+            print(f"the database does not answer: {error}", flush=True)  # noqa: T201 - it goes into the attempt's log
+
+    def _store(self, name: str, media_type: str, content: bytes) -> None:
+        checkpoints.write_whole(files.attempt_folder(self.claim.id, self.claim.attempt) / name, content)
+        digest = hashlib.sha256(content).hexdigest()
+        self._artifacts.append({"name": name, "media_type": media_type, "size": len(content), "sha256": digest})
+
+
+def _make_preview(claim: Claim) -> None:
+    recipe = ExperimentSpec.model_validate(claim.spec).views
+    png = preview.preview(DatasetSpec.model_validate(claim.spec["dataset"]), recipe, settings().datasets_dir)
+    _persist(lambda session: leases.succeed_preview(session, claim, png))
+
+
+def _keep(folder: Path, checkpoint: Checkpoint) -> None:
+    """A disk that refuses a checkpoint costs a resume at worst, not the training."""
+    try:
+        checkpoints.store(folder, checkpoint)
+    except OSError as error:
+        print(f"no checkpoint could be kept: {error}", flush=True)  # noqa: T201 - it goes into the attempt's log
+
+
+def _persist(words: Any) -> None:
+    """Write until the database takes it; the lease ends this if that takes too long. Raises LeaseLost."""
+    while True:
+        try:
+            with open_session() as session:
+                words(session)
+                return session.commit()
+        except OperationalError as error:
+            print(f"the database does not answer: {error}", flush=True)  # noqa: T201 - it goes into the attempt's log
+            time.sleep(0.5)
+
+
+def _describe(error: Exception) -> dict[str, Any]:
+    if isinstance(error, DatasetMissing | DatasetInvalid):
+        return {"code": "user", "message": str(error)}
+    if isinstance(error, SpecError):
+        return {"code": "invalid", "message": f"{error.pointer}: {error.message}"}
+    return {"code": "internal", "message": f"{type(error).__name__}: {error}"}
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """torch has a class of its own for GPUs alone; on a CPU its allocator raises RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class _output_to:  # noqa: N801 - reads as a function in its `with`
+    """Sends what this process prints into an attempt's log for as long as it lasts."""
+
+    def __init__(self, path: Path, wanted: bool) -> None:
+        self.path = path
+        self.wanted = wanted
+
+    def __enter__(self) -> None:
+        if self.wanted:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._before = os.dup(2)
+            with self.path.open("ab") as log:
+                _print_into(log.fileno())
+
+    def __exit__(self, *_: object) -> None:
+        if self.wanted:
+            _print_into(self._before)
+            os.close(self._before)
+
+
+def _print_into(descriptor: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for standard in (1, 2):
+        os.dup2(descriptor, standard)
+
+
+def _die_with(parent: int) -> None:
+    """Ask the kernel to end this process with its supervisor; it may be gone already."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

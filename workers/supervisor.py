@@ -1,0 +1,261 @@
+"""Holds leases and watches over runners; never imports torch.
+
+A supervisor claims work in the database, hands it to a runner (a process of its own, with torch imported beforehand), renews the
+lease, and ends the runner where it is cancelled, stalls, runs out of time or can no longer be vouched for. What it says of an
+experiment's end it says after the runner is gone, or after the runner confirmed that it let go.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.synchronize import Event
+from typing import Any
+
+import structlog
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app.persistence import bell, leases, workers
+from app.persistence.database import open_session
+from app.persistence.leases import Claim, LeaseLost
+from app.settings import Timers, settings
+from workers import hardware, reconciler
+from workers.process import RunnerProcess
+
+TICK = 0.1  # seconds between looks at the runners
+LOOK = 0.5  # seconds between looks at the database: for a cancel, and for previews
+
+log = structlog.get_logger()
+
+
+class Supervisor:
+    """One device's worker. `work` may be called from several threads; one works, the others wait for their turn."""
+
+    def __init__(self, draining: Event) -> None:
+        self.draining = draining
+        self.queue = os.environ.get("SWEETSPOT_QUEUE", "default")
+        self.name = os.environ.get("SWEETSPOT_WORKER", "worker")
+        self.owner = f"{self.name}/{os.getpid()}"
+        self.timers = settings().timers
+        self._at_work = threading.Lock()
+        self._closed = threading.Event()
+        self._spare: RunnerProcess | None = None
+
+    def start(self) -> None:
+        """Warm up a runner, look for work that waits already, and go on looking in case a bell is lost."""
+        self._warm_up()
+        for duty in (self._look, self._pulse):
+            threading.Thread(target=duty, name=duty.__name__, daemon=True).start()
+
+    def work(self) -> None:
+        """Take what is queued until nothing is left, or until the worker drains."""
+        with self._at_work:
+            posts: list[Post] = []
+            looked = 0.0
+            while True:
+                now = time.monotonic()
+                if now - looked >= LOOK or not posts:
+                    looked = now
+                    posts += self._claim_more(posts)
+                if not posts:
+                    return
+                time.sleep(TICK)
+                for post in posts:
+                    post.tick(self.draining.is_set())
+                for post in [post for post in posts if post.finished]:
+                    posts.remove(post)
+                    looked = 0.0
+                    self._take_back(post.runner)
+
+    def close(self) -> None:
+        """Let go of everything: what still runs goes back to the queue."""
+        self.draining.set()
+        self._closed.set()
+        with self._at_work:
+            if self._spare is not None:
+                self._spare.kill()
+        _try(lambda session: workers.goodbye(session, self.name))
+
+    def _claim_more(self, posts: list["Post"]) -> list["Post"]:
+        if self.draining.is_set():
+            return []
+        busy = {post.claim.kind for post in posts}
+        found = []
+        try:
+            with open_session() as session:
+                if "experiment" not in busy:
+                    found.append(leases.claim_experiment(session, self.owner, self.queue, self.timers.lease))
+                if "preview" not in busy:
+                    found.append(leases.claim_preview(session, self.owner, self.timers.lease))
+                claimed = time.monotonic()
+                session.commit()
+        except SQLAlchemyError as error:  # what was claimed in an unknown commit comes back when its lease ends
+            log.warning("cannot look for work", error=str(error).splitlines()[0])
+            return []
+        return [Post(claim, self._take_runner(), self.timers, claimed) for claim in found if claim is not None]
+
+    def _take_runner(self) -> RunnerProcess:
+        runner, self._spare = self._spare, None
+        if runner is None or not runner.alive:
+            runner = RunnerProcess()
+        self._warm_up()
+        return runner
+
+    def _take_back(self, runner: RunnerProcess) -> None:
+        """Keep a runner that ended cleanly as the spare one; the newer of two goes."""
+        if runner.idle and runner.alive:
+            self._spare, runner = runner, self._spare or runner  # it has its caches and its pools
+        if runner is not self._spare:
+            runner.kill()
+
+    def _warm_up(self) -> None:
+        if self._spare is None or not self._spare.alive:
+            self._spare = RunnerProcess()
+
+    def _look(self) -> None:
+        while not self._closed.is_set():
+            if not self._at_work.locked():
+                self.work()
+            self._closed.wait(self.timers.idle_look)
+
+    def _pulse(self) -> None:
+        description = hardware.describe()
+        reconciled = time.monotonic()
+        while not self._closed.is_set():
+            _try(lambda session: workers.hello(session, self.name, description))
+            if time.monotonic() - reconciled >= self.timers.reconcile:
+                reconciled = time.monotonic()
+                reconciler.reconcile()
+            self._closed.wait(min(self.timers.heartbeat, self.timers.reconcile))
+
+
+class Post:
+    """A runner at work on a claim, and the watch over it."""
+
+    def __init__(self, claim: Claim, runner: RunnerProcess, timers: Timers, claimed: float) -> None:
+        self.claim = claim
+        self.runner = runner
+        self.timers = timers
+        self.finished = False
+        self._started = claimed
+        self._renewed = claimed
+        self._looked = claimed
+        self._ending: Callable[[Session], None] | None = None
+        self.log = log.bind(**{claim.kind: claim.id, "attempt": claim.attempt})
+        self.log.info("started", runner=runner.pid)
+        runner.assign(claim, self.timers.self_fence - (time.monotonic() - claimed))
+
+    def tick(self, draining: bool) -> None:
+        """Look after the runner once; `finished` says when there is nothing more to look after."""
+        self.runner.listen()
+        if self.runner.idle and self._ending is None:
+            self.log.info("finished")
+            self.finished = True
+        elif not self.runner.alive:
+            self._bury()
+        elif self._ending is None:
+            self._keep_watch(draining)
+
+    def _keep_watch(self, draining: bool) -> None:
+        now = time.monotonic()
+        limit = (self.claim.spec.get("limits") or {}).get("seconds")
+        try:
+            if now - self._renewed >= self.timers.heartbeat:
+                self._renew(now)
+            elif now - self._looked >= LOOK:
+                self._looked = now
+                with open_session() as session:
+                    self._heed(leases.state_of(session, self.claim))
+        except LeaseLost:
+            self.log.warning("the lease is lost")
+            self._end(_say_nothing, 0)
+        except SQLAlchemyError as error:
+            self.log.warning("the database does not answer", error=str(error).splitlines()[0])
+        if self._ending is not None:
+            return
+        if time.monotonic() - self._renewed >= self.timers.self_fence:
+            self.log.error("the lease could not be renewed: giving up")
+            self._end(_say_nothing, 0)
+        elif now - self.runner.heard_of >= self.timers.stall:
+            self._end(self._losing("stalled", f"no step was taken for {self.timers.stall:g} s"), 0)
+        elif limit is not None and now - self._started >= limit:
+            self._end(self._failing("timeout", f"the limit of {limit:g} s was reached"), self.timers.cancel_grace)
+        elif draining:
+            self._end(self._giving_back, self.timers.kill_grace)
+
+    def _renew(self, asked: float) -> None:
+        """The lease counts from before it was asked for, so that we never believe in it longer than the database does."""
+        with open_session() as session:
+            state = leases.renew(session, self.claim, self.timers.lease)
+            session.commit()
+        self._renewed = asked
+        self.runner.reassure(self.timers.self_fence - (time.monotonic() - asked))
+        self._heed(state)
+
+    def _heed(self, state: str) -> None:
+        if state == "cancelling":
+            self._end(self._confirming, self.timers.cancel_grace)
+
+    def _end(self, words: Callable[[Session], None], grace: float) -> None:
+        """Stop the runner; once it is gone, `words` are written into the database."""
+        self._ending = words
+        self.runner.stop(grace)
+
+    def _bury(self) -> None:
+        if self._ending is None:
+            how = self.runner.how_it_ended()
+            self.log.warning("the runner ended by itself", how=how)
+            self._ending = self._losing("oom" if "memory" in how else "lost", f"the training process ended early: {how}")
+        try:
+            _persist(self._ending, self.timers.self_fence)
+        except LeaseLost:
+            self._confirm_late_cancel()
+        self.finished = True
+        bell.ring("default", 1)
+
+    def _confirm_late_cancel(self) -> None:
+        """A cancel may have come between our last look and the runner's end."""
+        try:
+            _persist(self._confirming, self.timers.self_fence)
+        except LeaseLost:
+            self.log.info("the experiment is another's, or finished")
+
+    def _confirming(self, session: Session) -> None:
+        leases.confirm_cancelled(session, self.claim)
+
+    def _giving_back(self, session: Session) -> None:
+        leases.give_back(session, self.claim)
+
+    def _losing(self, code: str, message: str) -> Callable[[Session], None]:
+        return lambda session: leases.lose(session, self.claim, {"code": code, "message": message})
+
+    def _failing(self, code: str, message: str) -> Callable[[Session], None]:
+        return lambda session: leases.fail(session, self.claim, {"code": code, "message": message})
+
+
+def _say_nothing(_: Session) -> None:
+    """The lease is not ours any more, or cannot be known to be."""
+
+
+def _persist(words: Callable[[Session], None], patience: float) -> None:
+    """Write, trying again while the database is away; after `patience` seconds the reconciler will have to do it."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            with open_session() as session:
+                words(session)
+                return session.commit()
+        except OperationalError as error:
+            if time.monotonic() > deadline:
+                return log.error("the database was away for too long", error=str(error).splitlines()[0])
+            time.sleep(0.5)
+
+
+def _try(words: Callable[[Session], Any]) -> None:
+    try:
+        with open_session() as session:
+            words(session)
+            session.commit()
+    except SQLAlchemyError as error:
+        log.warning("the database does not answer", error=str(error).splitlines()[0])
