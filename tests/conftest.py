@@ -1,0 +1,70 @@
+"""Fixtures: the real embedded servers, once a session, and the API upon them."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Shapes in signatures are checked while testing; ml.spec and ml.curve are pydantic's, which reads annotations for itself.
+with install_import_hook(
+    ["ml.views", "ml.datasets", "ml.encoders", "ml.methods", "ml.mi", "ml.tasks", "ml.experiment", "ml.preview"],
+    "beartype.beartype",
+):
+    import ml.experiment  # noqa: F401
+
+from fastapi.testclient import TestClient  # noqa: E402
+from sqlalchemy import text  # noqa: E402
+
+from app.embedded import Servers, servers  # noqa: E402
+from app.persistence.database import engine  # noqa: E402
+from app.persistence.models import Base  # noqa: E402
+from app.settings import settings  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """A real Postgres, migrated, and a real Redis; this process's settings name them."""
+    folder = tmp_path_factory.mktemp("data")
+    with servers(folder) as running, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("DATABASE_URL", running.database_url)
+        environment.setenv("REDIS_URL", running.redis_url)
+        environment.setenv("SWEETSPOT_DATA_DIR", str(folder))
+        environment.setenv("SWEETSPOT_DATASETS", os.environ.get("SWEETSPOT_DATASETS", str(folder / "datasets")))
+        settings.cache_clear()
+        from alembic import command  # noqa: PLC0415
+
+        from migrations.__main__ import config  # noqa: PLC0415
+
+        command.upgrade(config(), "head")
+        yield running
+        engine().dispose()
+    settings.cache_clear()
+
+
+@pytest.fixture
+def database(embedded: Servers) -> Servers:
+    """The database with nothing in it."""
+    names = ", ".join(table.name for table in Base.metadata.sorted_tables)
+    with engine().begin() as connection:
+        connection.execute(text(f"TRUNCATE {names}"))
+    return embedded
+
+
+@pytest.fixture
+def api(database: Servers) -> Iterator[TestClient]:
+    """The API on an empty database, with nobody to do the work."""
+    from app.main import create_app  # noqa: PLC0415
+
+    with TestClient(create_app(), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def datasets_folder() -> Path:
+    """Where real datasets lie; skips where there are none."""
+    folder = os.environ.get("SWEETSPOT_DATASETS")
+    if not folder:
+        pytest.skip("SWEETSPOT_DATASETS does not say where real datasets lie")
+    return Path(folder)
