@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app import datasets
 from app.errors import FieldError, Invalid
-from app.persistence import workers
+from app.persistence import hardware, workers
 from app.persistence.models import Experiment
 from app.problems import field_errors
 from app.schemas import Cost
@@ -18,6 +18,7 @@ from ml.spec import ExperimentSpec, SpecError, SweepSpec, expand, resolve
 # Pairs per second on one CPU core at 16x16 pixels, single precision, with nothing else running; see benchmarks/.
 REFERENCE_RATE = {"small_conv": 9000.0, "resnet18": 130.0}
 FIXED_SECONDS = 1.5  # for loading, the information and the tasks
+HIGHEST_SEED = 2**31 - 1  # that a spec accepts
 WORKER_SILENCE = 60  # seconds after which a worker is not counted any more
 
 
@@ -33,6 +34,8 @@ def plan_sweep(session: Session, sweep: SweepSpec) -> tuple[SweepSpec, list[tupl
     """The resolved sweep and its resolved trainings, with one arithmetic for all. Raises Invalid with the fields at fault."""
     precision = _precision(session)
     trainings = []
+    if sweep.base.seed + sweep.seeds - 1 > HIGHEST_SEED:
+        raise Invalid.field("/base/seed", f"at most {HIGHEST_SEED} less the other {sweep.seeds - 1} seeds, not {sweep.base.seed}")
     try:
         for index, spec in expand(sweep):
             trainings.append((index, _plan_member(sweep, index, spec, precision)))
@@ -41,7 +44,7 @@ def plan_sweep(session: Session, sweep: SweepSpec) -> tuple[SweepSpec, list[tupl
     except ValidationError as error:
         index = len(trainings) // sweep.seeds
         found = tuple(FieldError(f"/axis/values/{index}", item.message) for item in field_errors(error, None))
-        detail = f"{sweep.axis.path} = {sweep.axis.values[index]!r}: {found[0].message}"
+        detail = f"{sweep.axis.path}: {found[0].message}"
         raise Invalid(detail, errors=found) from None
     base = sweep.base.model_copy(update={"pretrain": sweep.base.pretrain.model_copy(update={"precision": precision})})
     return sweep.model_copy(update={"base": base if sweep.base.pretrain.precision == "auto" else sweep.base}), trainings
@@ -72,14 +75,18 @@ def _plan_member(sweep: SweepSpec, index: int, spec: ExperimentSpec, precision: 
 
 
 def _in_sweep(sweep: SweepSpec, index: int, pointer: str) -> str:
-    on_axis = pointer.startswith("/" + sweep.axis.path.replace(".", "/"))
-    return f"/axis/values/{index}" if on_axis else f"/base{pointer}"
+    node = "/" + sweep.axis.path.replace(".", "/")
+    on_axis = f"{pointer}/".startswith(f"{node}/")
+    return f"/axis/values/{index}{pointer.removeprefix(node)}" if on_axis else f"/base{pointer}"
 
 
 def _precision(session: Session) -> Literal["float32", "bfloat16"]:
-    """bfloat16 where every worker multiplies it in hardware, so that one choice serves whichever takes the job."""
-    living = workers.alive(session, within=WORKER_SILENCE)
-    return "bfloat16" if living and all(worker.hardware.get("fast_bfloat16") for worker in living) else "float32"
+    """bfloat16 where every worker multiplies it in hardware, so that one choice serves whichever takes the job.
+
+    With no worker there yet, it is taken to be like this machine.
+    """
+    machines = [worker.hardware for worker in workers.alive(session, within=WORKER_SILENCE)] or [hardware.describe()]
+    return "bfloat16" if all(machine.get("fast_bfloat16") for machine in machines) else "float32"
 
 
 def _measured_rate(session: Session, spec: ExperimentSpec) -> float | None:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import socket
+import warnings
 
 from app.settings import configure_logs
 
@@ -17,10 +18,16 @@ def main() -> None:
     os.environ["SWEETSPOT_WORKER"] = name
     os.environ["SWEETSPOT_QUEUE"] = arguments.queue
     configure_logs()
+    from celery.platforms import SecurityWarning  # noqa: PLC0415
+
     from workers.doorbell import app  # noqa: PLC0415 - reads the settings, and those the lines above
 
+    quietly = ["--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"]
     pool = ["--pool", "prefork", "--concurrency", "1", "--queues", arguments.queue, "--hostname", name]
-    app.worker_main(["worker", *pool, "--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"])
+    warnings.filterwarnings("ignore", category=SecurityWarning)  # of being root: bells carry no pickles
+    app.worker_main(
+        ["--quiet", "worker", *pool, "--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 import torch
 from sqlalchemy.exc import OperationalError
@@ -59,6 +59,7 @@ def main() -> None:
         with _output_to(files.attempt_folder(claim.id, claim.attempt) / "log.txt", claim.kind == "experiment"):
             carry_out(claim, line)
         line.say("idle")
+    _leave(0)
 
 
 class Line:
@@ -119,15 +120,15 @@ def carry_out(claim: Claim, line: Line) -> None:
         else:
             _run_experiment(claim, line)
     except Stop:
-        sys.exit(0)
+        _leave(0)
     except LeaseLost:
-        sys.exit(EXIT_LEASE_LOST)
+        _leave(EXIT_LEASE_LOST)
     except Exception as error:  # whatever went wrong belongs into the experiment's record
         traceback.print_exc()
         if _is_out_of_memory(error):
-            sys.exit(EXIT_OUT_OF_MEMORY)
+            _leave(EXIT_OUT_OF_MEMORY)
         _persist(lambda session: leases.fail(session, claim, _describe(error)))
-        sys.exit(1)
+        _leave(1)
 
 
 def _run_experiment(claim: Claim, line: Line) -> None:
@@ -258,6 +259,13 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _leave(status: int) -> NoReturn:
+    """End without tidying up: the thread that reads standard input cannot be made to let go of it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 class _output_to:  # noqa: N801 - reads as a function in its `with`

@@ -16,11 +16,11 @@ import structlog
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app.persistence import bell, leases, workers
+from app.persistence import bell, hardware, leases, workers
 from app.persistence.database import open_session
 from app.persistence.leases import Claim, LeaseLost
 from app.settings import Timers, settings
-from workers import hardware, reconciler
+from workers import reconciler
 from workers.process import RunnerProcess
 
 TICK = 0.1  # seconds between looks at the runners

@@ -1,6 +1,6 @@
 """The history of an experiment: numbered from 1 without gaps, in the transaction of what it tells of."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import select
@@ -9,10 +9,11 @@ from sqlalchemy.orm import Session
 from app.persistence.models import Event, Experiment
 
 
-def append(session: Session, experiment: Experiment, kind: str, data: dict[str, Any]) -> None:
-    """Write the next event of an experiment whose row this transaction holds locked (or has just made)."""
-    experiment.last_event += 1
-    session.add(Event(experiment_id=experiment.id, seq=experiment.last_event, attempt=experiment.attempt, type=kind, data=data))
+def append(session: Session, experiments: Iterable[Experiment], kind: str, data: dict[str, Any]) -> None:
+    """Write the next event of experiments whose rows this transaction holds locked (or has just made)."""
+    for row in experiments:
+        row.last_event += 1
+        session.add(Event(experiment_id=row.id, seq=row.last_event, attempt=row.attempt, type=kind, data=data))
     session.flush()
 
 

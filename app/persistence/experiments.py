@@ -20,21 +20,29 @@ IDLE = {"stage": None, "step": 0, "total": None, "rate": None, "eta_s": None}
 
 def create(session: Session, spec: ExperimentSpec, retry_of: str | None = None) -> Experiment:
     """Queue an experiment of a resolved spec."""
-    experiment = Experiment(
-        id=new_id("exp"),
-        name=spec.name,
-        tags=list(spec.tags),
-        priority=spec.priority,
-        spec=spec.model_dump(mode="json"),
-        identity=identity_hash(spec),
-        progress=IDLE,
-        retry_of=retry_of,
-        last_event=0,
-    )
-    session.add(experiment)
+    return create_all(session, [spec], retry_of)[0]
+
+
+def create_all(session: Session, specs: Sequence[ExperimentSpec], retry_of: str | None = None) -> Sequence[Experiment]:
+    """Queue experiments of resolved specs, to be taken in this order."""
+    made = [
+        Experiment(
+            id=new_id("exp"),
+            name=spec.name,
+            tags=list(spec.tags),
+            priority=spec.priority,
+            spec=spec.model_dump(mode="json"),
+            identity=identity_hash(spec),
+            progress=IDLE,
+            retry_of=retry_of,
+            last_event=0,
+        )
+        for spec in specs
+    ]
+    session.add_all(made)
     session.flush()
-    events.append(session, experiment, "queued", {"retry_of": retry_of} if retry_of else {})
-    return experiment
+    events.append(session, made, "queued", {"retry_of": retry_of} if retry_of else {})
+    return made
 
 
 def identity_hash(spec: ExperimentSpec) -> str:
@@ -51,10 +59,13 @@ def get(session: Session, experiment_id: str, *, lock: bool = False) -> Experime
     return experiment
 
 
-def finished_twin(session: Session, spec: ExperimentSpec) -> Experiment | None:
-    """A succeeded experiment of the same resolved spec and code, if there is one."""
-    twins = select(Experiment).where(Experiment.identity == identity_hash(spec), Experiment.state == "succeeded")
-    return session.scalars(twins.order_by(Experiment.created_at).limit(1)).first()
+def finished_twins(session: Session, specs: Sequence[ExperimentSpec]) -> Sequence[str | None]:
+    """For each spec the id of the newest succeeded experiment of the same resolved spec and code, kept from being deleted."""
+    wanted = [identity_hash(spec) for spec in specs]
+    twins = select(Experiment.identity, Experiment.id).where(Experiment.identity.in_(wanted), Experiment.state == "succeeded")
+    rows = session.execute(twins.order_by(Experiment.id).with_for_update(read=True, key_share=True)).all()
+    found = {row.identity: row.id for row in rows}
+    return [found.get(identity) for identity in wanted]
 
 
 def page(
@@ -91,12 +102,12 @@ def cancel(session: Session, experiment_id: str) -> Experiment:
     if experiment.state in TERMINAL:
         raise StateConflict(f"{experiment_id} has {experiment.state} and cannot be cancelled", experiment.state)
     if experiment.state == "queued":
-        experiment.state = "cancelled"
-        experiment.finished_at = session.scalar(select(func.clock_timestamp()))
-        events.append(session, experiment, "cancelled", {})
+        now = session.scalar(select(func.clock_timestamp()))
+        experiment.state, experiment.finished_at = "cancelled", now
+        events.append(session, [experiment], "cancelled", {})
     elif experiment.state == "running":
         experiment.state = "cancelling"
-        events.append(session, experiment, "cancelling", {})
+        events.append(session, [experiment], "cancelling", {})
     session.flush()
     return experiment
 

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from app.persistence.experiments import IDLE
 from app.persistence.models import LEASED, Artifact, Event, Experiment, Metric, Preview
+from app.version import CODE_VERSION
 
 MAX_FAILURES = 3
 
@@ -103,11 +104,11 @@ def report(
 
 
 def succeed(session: Session, claim: Claim, results: dict[str, Any], artifacts: Sequence[dict[str, Any]]) -> None:
-    """Finish with results: this attempt's files and numbers are the ones that show from now on.
+    """Finish with results: this attempt's files and numbers are the ones that show from now on, under the code that made them.
 
     Raises LeaseLost also where a cancel came first.
     """
-    values = {"state": "succeeded", "results": results, "error": null(), **_finished()}
+    values = {"state": "succeeded", "results": {**results, "code": CODE_VERSION}, "error": null(), **_finished()}
     _write(session, claim, values, ("succeeded", {}), ("running",))
     for artifact in artifacts:
         session.execute(insert(Artifact).values(experiment_id=claim.id, attempt=claim.attempt, **artifact))

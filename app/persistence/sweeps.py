@@ -31,14 +31,17 @@ def create(session: Session, name: str, spec: dict[str, Any], trainings: Iterabl
     sweep = Sweep(id=new_id("swp"), name=name, spec=spec)
     session.add(sweep)
     session.flush()
-    for index, training in trainings:
-        twin = experiments.finished_twin(session, training)
+    places = list(trainings)
+    twins = experiments.finished_twins(session, [training for _, training in places])
+    missing = [training for (_, training), twin in zip(places, twins, strict=True) if twin is None]
+    made = iter(experiments.create_all(session, missing))
+    for (index, training), twin in zip(places, twins, strict=True):
         session.add(
             SweepMember(
                 sweep_id=sweep.id,
                 axis_index=index,
                 seed=training.seed,
-                experiment_id=(twin or experiments.create(session, training)).id,
+                experiment_id=twin or next(made).id,
                 reused=twin is not None,
             )
         )
@@ -46,9 +49,9 @@ def create(session: Session, name: str, spec: dict[str, Any], trainings: Iterabl
     return sweep
 
 
-def get(session: Session, sweep_id: str) -> Sweep:
-    """Raises NotFound."""
-    sweep = session.get(Sweep, sweep_id)
+def get(session: Session, sweep_id: str, *, lock: bool = False) -> Sweep:
+    """The sweep, locked against changes if asked. Raises NotFound."""
+    sweep = session.get(Sweep, sweep_id, with_for_update=lock or None)
     if sweep is None:
         raise NotFound(f"there is no sweep {sweep_id!r}")
     return sweep
@@ -113,7 +116,7 @@ def cancel(session: Session, sweep: Sweep) -> None:
 
 
 def retry(session: Session, sweep: Sweep) -> int:
-    """Queue the failed and cancelled experiments anew, say how many. Raises StateConflict where there are none."""
+    """Queue a locked sweep's failed and cancelled experiments anew, say how many. Raises StateConflict where there are none."""
     found = members(session, sweep)
     broken = [member for member in found if member.experiment.state in ("failed", "cancelled")]
     if not broken:
@@ -127,7 +130,7 @@ def retry(session: Session, sweep: Sweep) -> int:
 
 
 def delete(session: Session, sweep: Sweep) -> Sequence[str]:
-    """Forget a finished sweep and the experiments that were made for it alone; answer their ids.
+    """Forget a finished, locked sweep and the experiments that were made for it alone; answer their ids.
 
     Experiments that it reused, or that another sweep reuses, stay. Raises StateConflict while anything still works.
     """
@@ -138,5 +141,7 @@ def delete(session: Session, sweep: Sweep) -> Sequence[str]:
     own = [member.experiment.id for member in found if not member.reused]
     session.delete(sweep)
     session.flush()
+    # from here on no new sweep can reuse them unseen: who is about to holds them with a lock of its own
+    session.execute(select(Experiment.id).where(Experiment.id.in_(own)).order_by(Experiment.id).with_for_update())
     held = exists().where(SweepMember.experiment_id == Experiment.id)
     return session.scalars(delete_from(Experiment).where(Experiment.id.in_(own), ~held).returning(Experiment.id)).all()

@@ -1,11 +1,13 @@
-"""What a worker runs on, found out without torch."""
+"""What a machine computes with, found out without torch."""
 
 import os
 import socket
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 
+@cache
 def describe() -> dict[str, Any]:
     """Host, processor, GPUs, and whether bfloat16 is multiplied in hardware."""
     cpu = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
