@@ -146,7 +146,7 @@ class SmallConv(Part):
     """Three strided 3x3 convolutions with batch norm, then the mean over positions."""
 
     kind: Literal["small_conv"] = "small_conv"
-    width: int = Field(64, ge=4, le=512, description="Channels of the first layer; each later layer doubles them.")
+    width: int = Field(16, ge=4, le=512, description="Channels of the first layer; each later layer doubles them.")
 
 
 class ResNet18(Part):
@@ -169,7 +169,9 @@ class Pretrain(Part):
     batch_size: int | None = Field(
         None, ge=2, le=65_536, description="Pairs a step; 256 by default, or all training items where there are fewer."
     )
-    learning_rate: float = Field(1e-3, gt=0, le=10, description="Peak learning rate.")
+    learning_rate: float | None = Field(
+        None, gt=0, le=10, description="Peak learning rate; 0.01 for small_conv and 0.001 for deeper encoders by default."
+    )
     weight_decay: float = Field(1e-4, ge=0, le=10, description="Decoupled weight decay; not on norms and biases.")
     warmup: Probability = Field(0.1, description="Share of the steps in which the learning rate rises.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -350,6 +352,8 @@ def resolve(spec: ExperimentSpec, facts: DatasetFacts, precision: Literal["float
             "/mi/k", f"K = {k} candidates, but {facts.name} has {facts.candidates} held-out items; 2 to {facts.candidates}"
         )
     pretrain: dict[str, Any] = {"batch_size": batch_size}
+    if spec.pretrain.learning_rate is None:
+        pretrain["learning_rate"] = 1e-2 if isinstance(spec.encoder, SmallConv) else 1e-3
     if spec.pretrain.steps is None and spec.pretrain.epochs is None:
         pretrain["epochs"] = 100
     if spec.pretrain.precision == "auto":

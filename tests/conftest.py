@@ -8,11 +8,11 @@ import pytest
 from jaxtyping import install_import_hook
 
 # Shapes in signatures are checked while testing; ml.spec and ml.curve are pydantic's, which reads annotations for itself.
-with install_import_hook(
+# The hook stays, because variants are imported when they are first looked up.
+install_import_hook(
     ["ml.views", "ml.datasets", "ml.encoders", "ml.methods", "ml.mi", "ml.tasks", "ml.experiment", "ml.preview"],
     "beartype.beartype",
-):
-    import ml.experiment  # noqa: F401
+)
 
 from fastapi.testclient import TestClient  # noqa: E402
 from sqlalchemy import text  # noqa: E402

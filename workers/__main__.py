@@ -25,9 +25,7 @@ def main() -> None:
     quietly = ["--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"]
     pool = ["--pool", "prefork", "--concurrency", "1", "--queues", arguments.queue, "--hostname", name]
     warnings.filterwarnings("ignore", category=SecurityWarning)  # of being root: bells carry no pickles
-    app.worker_main(
-        ["--quiet", "worker", *pool, "--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"]
-    )
+    app.worker_main(["--quiet", "worker", *pool, *quietly])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Estimators of mutual information, in nats. One file an estimator."""

@@ -1,0 +1,439 @@
+"""A curve as a picture: drawn once, as a Vega-Lite specification, and rendered from it to SVG, PNG and PDF.
+
+Altair and vl-convert are imported where they are used: they take longer to load than the rest of the API.
+"""
+
+import base64
+import csv
+import io
+import json
+import math
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from pydantic_core import to_json
+
+from ml.curve import Curve, Point, SweetSpot
+
+Format = Literal["svg", "png", "pdf", "vl.json"]
+Specification = dict[str, Any]
+Row = dict[str, Any]
+
+WIDTH, HEIGHT = 620, 380  # of the plotting area in pixels
+MOST_LABELS = 30  # of more points, every second or third is labelled
+FONT = "Liberation Sans, Helvetica, Arial, sans-serif"
+INK, QUIET, FAINT = "#222222", "#666666", "#e6e6e6"
+# Okabe and Ito 2008, told apart by colour-blind readers; orange is kept for the sweet spot
+COLOURS = ("#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#000000")
+SPOT = "#d55e00"
+SHADES = {"missing information": "#a9c7e0", "sweet spot": "#f7b27f", "excess noise": "#b9b2a6"}
+
+
+def figure(curve: Curve, title: str, task: str | None = None) -> Specification:
+    """I_NCE against accuracy, as a Vega-Lite specification: one task, or all of them in a colour each.
+
+    The verdict, the sweet spot and the regimes drawn are those of `task`, by default of the first task. Raises KeyError where
+    the curve has tasks and `task` is none of them.
+    """
+    import altair as alt  # noqa: PLC0415
+
+    if task is not None and curve.verdicts and task not in curve.verdicts:
+        raise KeyError(f"no task {task!r} on this curve; it has {', '.join(curve.verdicts)}")
+    tasks = [task] if task is not None else list(curve.verdicts)
+    verdict = curve.verdicts.get(tasks[0]) if tasks else None
+    dots = list(_dots(curve, tasks))
+    plane = _plane(dots, curve)
+    spot = verdict.sweet_spot if verdict else None
+    layers = [
+        *_regimes(plane, spot, curve.axis.along_information),
+        *_ceiling(plane, curve),
+        *_path(plane, dots, joined=curve.axis.ordered),
+        *_marks(plane, dots, tasks),
+        *_sweet_spot(plane, spot),
+        *_labels(plane, dots, spot, _symbol(curve)),
+    ]
+    if not dots:
+        layers.append(_text(plane, [(sum(plane.x) / 2, sum(plane.y) / 2, "no measurements yet")], fontSize=14, color=QUIET))
+    words = (verdict.words if verdict else "no verdict yet").replace(f" {curve.axis.name} ", f" {_symbol(curve)} ")
+    chart = alt.layer(*layers).properties(
+        width=WIDTH,
+        height=HEIGHT,
+        title=alt.TitleParams(
+            title or "Mutual information against accuracy", subtitle=textwrap.wrap(words, 100), offset=26 if spot else 14
+        ),
+    )
+    return _styled(chart)
+
+
+def views_picture(rows: Sequence[tuple[str, bytes]]) -> Specification:
+    """Pictures of view pairs under each other, each beside its caption: (caption, PNG) a row."""
+    import altair as alt  # noqa: PLC0415
+
+    gap, side = 14, 520
+    column = max((_text_width(caption, 13) for caption, _ in rows), default=0) + 20
+    pictures, captions, top = [], [], 0.0
+    for caption, png in rows:
+        width, height = _png_size(png)
+        tall = side * height / width
+        url = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+        picture = alt.Chart(alt.Data(values=[{"url": url, "x": column, "y": top}]))
+        pictures.append(
+            picture.mark_image(width=side, height=tall, align="left", baseline="top", smooth=False).encode(
+                x=alt.X("x:Q", scale=None, axis=None), y=alt.Y("y:Q", scale=None, axis=None), url="url:N"
+            )
+        )
+        captions.append({"caption": caption, "x": 0, "y": top + tall / 2})
+        top += tall + gap
+    words = (
+        alt.Chart(alt.Data(values=captions))
+        .mark_text(align="left", baseline="middle", fontSize=13, color=INK)
+        .encode(x=alt.X("x:Q", scale=None, axis=None), y=alt.Y("y:Q", scale=None, axis=None), text="caption:N")
+    )
+    return _styled(alt.layer(*pictures, words).properties(width=column + side, height=max(top - gap, 1)))
+
+
+def render(specification: Specification, form: Format) -> bytes:
+    """The picture of a specification, or the specification itself as `vl.json`. PNG has two pixels for each of its units."""
+    import vl_convert  # noqa: PLC0415
+
+    if form == "vl.json":
+        return json.dumps(specification, ensure_ascii=False).encode()
+    if form == "svg":
+        return vl_convert.vegalite_to_svg(specification).encode()
+    if form == "png":
+        return vl_convert.vegalite_to_png(specification, scale=2)
+    return vl_convert.vegalite_to_pdf(specification)
+
+
+def to_csv(curve: Curve) -> str:
+    """One row a point, four columns a task; the numbers are those of the curve's JSON, digit for digit."""
+    head = ["value", "label", "i_nce", "i_nce_low", "i_nce_high", "log_k", "saturated", "task_information", "nuisance", "regime"]
+    for name in curve.verdicts:
+        head += [name, f"{name}_low", f"{name}_high", f"{name}_seeds"]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*head, "experiments"])
+    for point in curve.points:
+        cells: list[Any] = [point.value, point.label, point.i_nce, *(point.i_nce_ci or (None, None)), point.log_k]
+        cells += [point.saturated, point.task_information, point.nuisance, point.regime]
+        for name in curve.verdicts:
+            result = point.tasks.get(name)
+            cells += [result.value, *(result.ci or (None, None)), result.seeds] if result else [None] * 4
+        writer.writerow([*(_cell(cell) for cell in cells), " ".join(point.experiments)])
+    return out.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else to_json(value).decode()
+
+
+def _styled(chart: Any) -> Specification:
+    styled = (
+        chart.configure(font=FONT, background="white", padding=16)
+        .configure_view(stroke=None)
+        .configure_title(
+            anchor="start", frame="group", fontSize=17, fontWeight=600, color=INK, subtitleFontSize=13, subtitleColor=QUIET,
+            subtitlePadding=5,
+        )
+        .configure_axis(
+            labelFontSize=12, titleFontSize=13, titleFontWeight="normal", titleColor=INK, labelColor=INK, titlePadding=10,
+            gridColor=FAINT, gridWidth=0.7, domainColor="#888888", tickColor="#888888", tickSize=4,
+        )
+        .configure_legend(labelFontSize=12, title=None, orient="bottom", symbolSize=70, offset=6)
+    )  # fmt: skip
+    specification: Specification = styled.to_dict()
+    return specification
+
+
+# What is drawn, and where ---------------------------------------------------------------------------------------------
+
+
+class _Dot(NamedTuple):
+    point: Point
+    task: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """The ranges of both axes: I_NCE in nats, and the task's value."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+
+    def to_pixels(self, x: float, y: float) -> tuple[float, float]:
+        across = (x - self.x[0]) / (self.x[1] - self.x[0])
+        up = (y - self.y[0]) / (self.y[1] - self.y[0])
+        return across * WIDTH, (1 - up) * HEIGHT
+
+    def from_pixels(self, across: float, down: float) -> tuple[float, float]:
+        x = self.x[0] + across / WIDTH * (self.x[1] - self.x[0])
+        y = self.y[0] + (1 - down / HEIGHT) * (self.y[1] - self.y[0])
+        return x, y
+
+    def clipped(self, y: float) -> float:
+        return min(max(y, self.y[0]), self.y[1])
+
+    def axes(self, x: str, y: str) -> dict[str, Any]:
+        """The two position channels, reading these fields."""
+        import altair as alt  # noqa: PLC0415
+
+        across, up = alt.Scale(domain=list(self.x), nice=False), alt.Scale(domain=list(self.y), nice=False)
+        return {
+            "x": alt.X(f"{x}:Q", scale=across, title="Mutual information of the views, I_NCE (nats)", axis=alt.Axis(tickCount=8)),
+            "y": alt.Y(f"{y}:Q", scale=up, title="Accuracy on held-out items", axis=alt.Axis(tickCount=6)),
+        }
+
+
+def _dots(curve: Curve, tasks: Sequence[str]) -> Iterator[_Dot]:
+    for task in tasks:
+        dots = [
+            _Dot(point, task, point.i_nce, point.tasks[task].value)
+            for point in curve.points
+            if point.i_nce is not None and task in point.tasks
+        ]
+        yield from sorted(dots, key=lambda dot: dot.point.value) if curve.axis.ordered else dots  # type: ignore[arg-type,return-value]
+
+
+def _plane(dots: Sequence[_Dot], curve: Curve) -> _Plane:
+    ceilings = [point.log_k for point in curve.points if point.log_k is not None]
+    right = max([*ceilings, *(dot.x for dot in dots)], default=1.0)
+    left = min([0.0, *(dot.x for dot in dots)])
+    margin = 0.03 * (right - left)
+    across = (left - margin, right + 2 * margin)
+    if not dots:
+        return _Plane(across, (0.0, 1.0))
+    low, high = min(dot.y for dot in dots), max(dot.y for dot in dots)
+    span = max(high - low, 0.12 * max(abs(high), 1e-9))
+    ends = [end for dot in dots for end in dot.point.tasks[dot.task].ci or (dot.y, dot.y)]
+    # an interval of two seeds may be far wider than the curve is high: it is cut, for it would flatten the curve
+    bottom = max(min(ends), low - 0.6 * span) - 0.12 * span
+    top = min(max(ends), high + 0.6 * span) + 0.16 * span
+    if low >= 0 and high <= 1:
+        bottom, top = max(bottom, 0.0), min(top, 1.0)
+    return _Plane(across, (bottom, top))
+
+
+def _symbol(curve: Curve) -> str:
+    return "σ" if curve.axis.name == "sigma" else curve.axis.name.replace("_", " ")
+
+
+def _chart(rows: Sequence[dict[str, Any]]) -> Any:
+    import altair as alt  # noqa: PLC0415
+
+    return alt.Chart(alt.Data(values=list(rows)))
+
+
+def _text(plane: _Plane, places: Sequence[tuple[float, float, str]], **style: Any) -> Any:
+    rows = [{"x": x, "y": y, "text": text} for x, y, text in places]
+    style = {"align": "center", "baseline": "middle", "fontSize": 12, "color": INK, **style}
+    return _chart(rows).mark_text(**style).encode(**plane.axes("x", "y"), text="text:N")
+
+
+def _regimes(plane: _Plane, spot: SweetSpot | None, along_information: bool) -> Iterator[Any]:
+    if spot is None:
+        return
+    low, high = spot.i_nce_ci
+    bands = {"sweet spot": (max(low, plane.x[0]), min(high, plane.x[1]))}
+    if along_information:
+        bands = {"missing information": (plane.x[0], low), **bands, "excess noise": (high, plane.x[1])}
+    for name, (left, right) in bands.items():
+        band = _chart([{"x": left, "x2": right, "y": plane.y[0], "y2": plane.y[1]}])
+        yield band.mark_rect(opacity=0.22, color=SHADES[name]).encode(**plane.axes("x", "y"), x2="x2:Q", y2="y2:Q")
+    for name, x in _band_titles(plane, bands):
+        style = {"color": SPOT, "fontWeight": "bold"} if name == "sweet spot" else {"color": QUIET}
+        yield _text(plane, [(x, plane.y[1], name)], baseline="bottom", dy=-6, **style)
+
+
+def _band_titles(plane: _Plane, bands: dict[str, tuple[float, float]]) -> Iterator[tuple[str, float]]:
+    """Names over the plot with where they are centred: moved aside for `sweet spot`, left out where there is no room."""
+    half = _text_width("sweet spot", 12) / 2 + 8
+    left, right = (plane.to_pixels(end, 0)[0] for end in bands["sweet spot"])
+    middle = min(max((left + right) / 2, half), WIDTH - half)
+    rooms = {
+        "missing information": (0, min(left, middle - half)),
+        "sweet spot": (middle - half, middle + half),
+        "excess noise": (max(right, middle + half), WIDTH),
+    }
+    for name in bands:
+        start, end = rooms[name]
+        if end - start >= _text_width(name, 12):
+            yield name, plane.from_pixels((start + end) / 2, 0)[0]
+
+
+def _ceiling(plane: _Plane, curve: Curve) -> Iterator[Any]:
+    ceilings = sorted({point.log_k for point in curve.points if point.log_k is not None})
+    rows = [{"x": log_k, "y": plane.y[0], "y2": plane.y[1]} for log_k in ceilings]
+    if not rows:
+        return
+    yield _chart(rows).mark_rule(strokeDash=[5, 4], color=QUIET, strokeWidth=1.2).encode(**plane.axes("x", "y"), y2="y2:Q")
+    names = [(log_k, plane.y[0], f"log K = {log_k:.2f}") for log_k in ceilings]
+    yield _text(plane, names, angle=270, align="left", baseline="top", dx=8, dy=5, color=QUIET)
+
+
+def _path(plane: _Plane, dots: Sequence[_Dot], joined: bool) -> Iterator[Any]:
+    import altair as alt  # noqa: PLC0415
+
+    if not joined or len(dots) < 2:
+        return
+    rows = [{"x": dot.x, "y": dot.y, "task": dot.task, "order": order} for order, dot in enumerate(dots)]
+    colour = _colour(list(dict.fromkeys(dot.task for dot in dots)))
+    yield (
+        _chart(rows)
+        .mark_line(strokeWidth=1.6, opacity=0.55)
+        .encode(**plane.axes("x", "y"), order=alt.Order("order:Q"), color=colour)
+    )
+
+
+def _colour(tasks: Sequence[str]) -> Any:
+    import altair as alt  # noqa: PLC0415
+
+    colours = [COLOURS[index % len(COLOURS)] for index in range(len(tasks))]
+    legend = alt.Legend() if len(tasks) > 1 else None
+    return alt.Color("task:N", scale=alt.Scale(domain=list(tasks), range=colours), legend=legend)
+
+
+def _marks(plane: _Plane, dots: Sequence[_Dot], tasks: Sequence[str]) -> Iterator[Any]:
+    """Intervals as thin bars and a dot at each point, hollow where I_NCE is saturated."""
+    if not dots:
+        return
+    colour = _colour(tasks)
+    up: list[Row] = []
+    across: list[Row] = []
+    full: list[Row] = []
+    hollow: list[Row] = []
+    for dot in dots:
+        result = dot.point.tasks[dot.task]
+        row = {"x": dot.x, "y": dot.y, "task": dot.task, "label": dot.point.label}
+        (hollow if dot.point.saturated else full).append(row)
+        if result.ci:
+            up.append({"x": dot.x, "y": plane.clipped(result.ci[0]), "y2": plane.clipped(result.ci[1]), "task": dot.task})
+        if dot.point.i_nce_ci:
+            ends = [min(max(end, plane.x[0]), plane.x[1]) for end in dot.point.i_nce_ci]
+            across.append({"x": ends[0], "x2": ends[1], "y": dot.y, "task": dot.task})
+    axes = plane.axes("x", "y")
+    if up:
+        yield _chart(up).mark_rule(strokeWidth=1.3, opacity=0.8).encode(**axes, y2="y2:Q", color=colour)
+    if across:
+        yield _chart(across).mark_rule(strokeWidth=1.3, opacity=0.8).encode(**axes, x2="x2:Q", color=colour)
+    if full:
+        yield _chart(full).mark_point(filled=True, size=62, opacity=1).encode(**axes, color=colour)
+    if hollow:
+        style = {"filled": True, "fill": "white", "size": 62, "strokeWidth": 1.8, "opacity": 1}
+        yield _chart(hollow).mark_point(**style).encode(**axes, stroke=_stroke(tasks))
+
+
+def _stroke(tasks: Sequence[str]) -> Any:
+    import altair as alt  # noqa: PLC0415
+
+    colours = [COLOURS[index % len(COLOURS)] for index in range(len(tasks))]
+    return alt.Stroke("task:N", scale=alt.Scale(domain=list(tasks), range=colours), legend=None)
+
+
+def _sweet_spot(plane: _Plane, spot: SweetSpot | None) -> Iterator[Any]:
+    if spot is not None:
+        mark = _chart([{"x": spot.i_nce, "y": spot.accuracy}])
+        yield mark.mark_point(filled=True, size=170, color=SPOT, opacity=1, stroke="white", strokeWidth=1.5).encode(
+            **plane.axes("x", "y")
+        )
+
+
+# Labels that do not lie on each other ---------------------------------------------------------------------------------
+
+
+class _Box(NamedTuple):
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+def _labels(plane: _Plane, dots: Sequence[_Dot], spot: SweetSpot | None, symbol: str) -> Iterator[Any]:
+    """The value on the axis beside each point of the first task, each where it covers least of the rest."""
+    if not dots:
+        return
+    named = [dot for dot in dots if dot.task == dots[0].task]
+    chief = next((dot for dot in named if spot and dot.point.value == spot.value), named[0])
+    taken = _obstacles(plane, dots)
+    places = []
+    for dot in [chief, *(dot for dot in named[:: math.ceil(len(named) / MOST_LABELS)] if dot is not chief)]:
+        text = f"{dot.point.label} (≥ {dot.x:.2f} nats)" if dot.point.saturated else dot.point.label
+        if dot is chief and isinstance(dot.point.value, int | float):
+            text = f"{symbol} = {text}"
+        box = _freest(_beside(plane, dot, text), taken)
+        taken.append(box)
+        places.append((*plane.from_pixels((box.left + box.right) / 2, (box.top + box.bottom) / 2), text))
+    yield _text(plane, places[:1], fontWeight="bold" if spot else "normal")
+    if places[1:]:
+        yield _text(plane, places[1:])
+    if any(dot.point.saturated for dot in dots):
+        yield _text(plane, [(*plane.from_pixels(WIDTH, HEIGHT + 39), "○ saturated: at least")], align="right", color=QUIET)
+
+
+def _freest(places: Iterable[tuple[float, _Box]], taken: Sequence[_Box]) -> _Box:
+    """The place that is cheapest, six for each square pixel of another thing that it covers."""
+    prices, boxes = zip(*places, strict=True)
+    one, other = np.array(boxes)[:, None], np.array(taken)[None]
+    sides = np.minimum(one[..., 2:], other[..., 2:]) - np.maximum(one[..., :2], other[..., :2])
+    covered = np.clip(sides, 0, None).prod(axis=-1).sum(axis=1)
+    best: _Box = boxes[int((np.array(prices) + 6 * covered).argmin())]
+    return best
+
+
+def _beside(plane: _Plane, dot: _Dot, text: str) -> Iterator[tuple[float, _Box]]:
+    """Places for a label in order of liking, each with its price; leaving the plot is dear."""
+    x, y = plane.to_pixels(dot.x, dot.y)
+    wide, tall = _text_width(text, 12), 13.0
+    interval = dot.point.tasks[dot.task].ci or (dot.y, dot.y)
+    foot, head = (plane.to_pixels(0, plane.clipped(end))[1] for end in interval)
+    for ring, reach in enumerate((8.0, 14.0, 22.0, 32.0, 48.0)):
+        right, left, above, below = x + reach, x - reach - wide, y - reach / 2 - tall, y + reach / 2
+        corners = [(right, above), (left, above), (right, y - tall / 2), (left, y - tall / 2), (right, below), (left, below)]
+        ends = [(x - wide / 2, min(head, y - 5) - reach / 2 - tall), (x - wide / 2, max(foot, y + 5) + reach / 2)]
+        for liking, (across, down) in enumerate(corners + ends):
+            box = _Box(across, down, across + wide, down + tall)
+            outside = max(-box.left, box.right - WIDTH, -box.top, box.bottom - HEIGHT, 0)
+            yield 25 * ring + 2 * liking + 1000 * outside, box
+
+
+def _obstacles(plane: _Plane, dots: Sequence[_Dot]) -> list[_Box]:
+    """What a label should not cover: dots, bars, joining lines as chains of small boxes, and the ceilings with their names."""
+    boxes = []
+    for dot in dots:
+        x, y = plane.to_pixels(dot.x, dot.y)
+        boxes.append(_Box(x - 7, y - 7, x + 7, y + 7))
+        if interval := dot.point.tasks[dot.task].ci:
+            bottom, top = (plane.to_pixels(0, plane.clipped(end))[1] for end in interval)
+            boxes.append(_Box(x - 2, top, x + 2, bottom))
+        if dot.point.i_nce_ci:
+            left, right = (plane.to_pixels(end, 0)[0] for end in dot.point.i_nce_ci)
+            boxes.append(_Box(left, y - 2, right, y + 2))
+    for one, other in pairwise(dots):
+        if one.task == other.task:
+            start, end = np.array(plane.to_pixels(one.x, one.y)), np.array(plane.to_pixels(other.x, other.y))
+            steps = np.linspace(0, 1, max(int(math.dist(start, end) / 5), 1) + 1)
+            boxes += [_Box(x - 2, y - 2, x + 2, y + 2) for x, y in start + steps[:, None] * (end - start)]
+    for log_k in {dot.point.log_k for dot in dots if dot.point.log_k is not None}:
+        x, _ = plane.to_pixels(log_k, 0)
+        boxes += [_Box(x - 2, 0, x + 2, HEIGHT), _Box(x, HEIGHT - 90, x + 20, HEIGHT)]
+    return boxes
+
+
+def _text_width(text: str, size: int) -> float:
+    """Nearly the width in pixels, from the widths of Helvetica's letters in classes."""
+    narrow, broad = sum(letter in " .,:;!|()'fijlrtI" for letter in text), sum(letter in "mwMWGOQ%@" for letter in text)
+    return size * (0.57 * len(text) - 0.27 * narrow + 0.26 * broad)
+
+
+def _png_size(png: bytes) -> tuple[int, int]:
+    """Width and height, which the first chunk of every PNG gives."""
+    if png[:8] != b"\x89PNG\r\n\x1a\n":
+        raise ValueError("a picture of views must be a PNG")
+    return int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")

@@ -1,0 +1,577 @@
+"""From the measurements of a sweep to its curve: intervals, the two-lines test, the sweet spot and the regimes.
+
+numpy and scipy.special only (scipy.stats would double the start of the API). Every chance has a fixed seed, so the same
+measurements give the same curve, and no number of a curve is NaN or infinite: what cannot be said is null.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from scipy.special import fdtrc, stdtr, stdtrit
+
+from ml import spec
+
+Shape = Literal["inverted_u", "half_u", "rising", "falling", "flat", "unclear"]
+Regime = Literal["missing_information", "sweet_spot", "excess_noise", "unknown"]
+Interval = tuple[float, float]
+Floats = NDArray[np.float64]
+
+LEVEL = 0.05  # of each line's two-sided test
+LEANING = 0.2  # a line with a p below this is not called level
+LEAST_VALUES = 5  # three on each line, the break point on both
+LEAST_TRAININGS = 10
+LEAST_RECIPES = 8  # where the axis has no order, a recipe is one observation
+LEAST_TREND = 0.5  # concordance of axis and I_NCE below which the axis does not run along information
+BANDWIDTH = 2.5  # of the smoother, in values of the axis: at most five values weigh in
+RESAMPLES = 2000
+
+
+# What was measured ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """A task's value on held-out items, with its 95 % interval over those items where one is known."""
+
+    value: float
+    ci: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one finished experiment of a sweep measured; informations in nats, `index` the position of its value on the axis."""
+
+    experiment: str
+    index: int
+    seed: int
+    i_nce: float
+    i_nce_stderr: float
+    log_k: float
+    saturated: bool
+    tasks: dict[str, TaskResult]
+    task_information: float | None = None
+    nuisance: float | None = None
+
+
+# What is answered -----------------------------------------------------------------------------------------------------
+
+
+class Part(BaseModel):
+    """A piece of a curve: immutable, and finite or null."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+class CurveAxis(Part):
+    """The axis of the sweep."""
+
+    path: str = Field(description="Dotted path of the spec's node that varies.", examples=["views.sigma"])
+    values: tuple[JsonValue, ...] = Field(description="The values, in the order of the sweep.")
+    labels: tuple[str, ...] | None = Field(description="A name for each value, where the sweep gave names.")
+    ordered: bool = Field(description="Whether the values are numbers, and so have an order.")
+    along_information: bool = Field(description="Whether I_NCE runs along that order; true where the axis has none.")
+
+    @property
+    def name(self) -> str:
+        """The last word of the path, for titles."""
+        return self.path.rpartition(".")[2]
+
+
+class TaskPoint(Part):
+    """A task's results at one value of the axis."""
+
+    value: float = Field(description="Mean over the seeds.")
+    ci: Interval | None = Field(
+        description="95 % interval of the mean: Student's t over the seeds; for a single seed that of its held-out items."
+    )
+    seeds: int = Field(description="Trainings in the mean.")
+
+
+class Point(Part):
+    """One value of the axis: information in nats, tasks, and the regime."""
+
+    value: JsonValue = Field(description="The value on the axis.")
+    label: str = Field(description="Its name in figures.")
+    i_nce: float | None = Field(description="I_NCE in nats, mean over the seeds; null until one has finished.")
+    i_nce_ci: Interval | None = Field(
+        description="95 % interval of I_NCE: Student's t over the seeds; for a single seed from the estimate's standard error. "
+        "Ends at log K, which the estimate cannot exceed."
+    )
+    log_k: float | None = Field(description="The ceiling of I_NCE in nats.")
+    saturated: bool = Field(description="I_NCE lies within one nat of its ceiling for a seed: read it as `at least`.")
+    task_information: float | None = Field(description="The part of I_NCE about the label, in nats; mean over the seeds.")
+    nuisance: float | None = Field(description="I(v1;v2|y), the part that is not about the label, in nats; mean over the seeds.")
+    tasks: dict[str, TaskPoint] = Field(description="Results by task name.")
+    regime: Regime = Field(
+        description="Less information than the peak's interval, inside it, or more, along the axis's order (over I_NCE where it "
+        "has none), by the verdict of the first task; unknown where that is no peak, or where the axis does not run along I_NCE."
+    )
+    experiments: tuple[str, ...] = Field(description="The experiments measured here, by seed.")
+
+
+class TwoLines(Part):
+    """Simonsohn's two-lines test: one line on each side of a break point, each with its own robust test."""
+
+    p_left: float | None = Field(description="Two-sided p of the slope on the side of less information; null: too few points.")
+    p_right: float | None = Field(description="Two-sided p of the slope on the side of more information; null: too few points.")
+    slope_left: float | None = Field(description="Slope of the line of less information, per value of the axis (or per nat).")
+    slope_right: float | None = Field(description="Slope of the line of more information, per value of the axis (or per nat).")
+    break_at: float | None = Field(description="Where the lines divide: a value on the axis, or nats where it has no order.")
+
+
+class SweetSpot(Part):
+    """The peak of the inverted U."""
+
+    value: JsonValue = Field(description="The measured value of the axis (or the recipe) nearest to the peak.")
+    label: str = Field(description="Its name in figures.")
+    value_ci: Interval | None = Field(
+        description="95 % bootstrap interval of the peak over seeds, on the axis between measured values; never narrower than "
+        "half-way to the neighbours of `value`. Null where the axis has no order."
+    )
+    i_nce: float = Field(description="I_NCE at `value`, in nats.")
+    i_nce_ci: Interval = Field(description="I_NCE at the ends of the peak's interval, in nats.")
+    accuracy: float = Field(description="The task's mean at `value`.")
+
+
+class Verdict(Part):
+    """What may be said of a task along the curve."""
+
+    shape: Shape = Field(
+        description="By the two-lines test at 5 %, read from less to more information. inverted_u: accuracy rises, then falls. "
+        "half_u: one of the two, the other line is level. rising, falling: throughout. flat: nothing beyond the scatter of the "
+        "seeds. unclear: too few measurements, or they contradict each other."
+    )
+    words: str = Field(description="The verdict in a sentence.")
+    values: int = Field(description="Values of the axis with a result of this task.")
+    trainings: int = Field(description="Trainings with a result of this task.")
+    two_lines: TwoLines
+    sweet_spot: SweetSpot | None = Field(description="Null unless the shape is an inverted U.")
+
+
+class Curve(Part):
+    """Mutual information against accuracy over a sweep, and what may be said of it."""
+
+    axis: CurveAxis
+    points: tuple[Point, ...] = Field(description="One for each value of the axis, in its order, measured yet or not.")
+    verdicts: dict[str, Verdict] = Field(description="By task name, the first task first.")
+
+
+def trace(axis: spec.Axis, measurements: Sequence[Measurement]) -> Curve:
+    """The curve of the measurements there are so far, in any order; the first task of a measurement is the one regimes go by.
+
+    *Order.* Points are put in the order of information: an ordered axis by its values, turned so that I_NCE rises along it;
+    recipes by their I_NCE. Saturated points tie in I_NCE, but not on an ordered axis.
+
+    *Two lines.* Simonsohn 2018 (doi 10.1177/2515245918805755): a smooth fit finds the internal maximum and the flat stretch
+    within a standard error of it; two lines divided at the median of that stretch give |t| left and right; the break point is
+    the stretch's quantile t_right / (t_left + t_right), which gives the weaker line more observations. Here the smooth fit is
+    the one below, each line keeps at least three values, and both include the break point. Lines run over ranks and trainings,
+    or over nats and recipe means (the scatter of recipes is not that of seeds); standard errors are HC3, t has n - 2 degrees
+    of freedom. On simulated sweeps that rise to a plateau, 3 % were called inverted U.
+
+    *Shape*, reading from less to more information. `unclear` below 5 values or 10 trainings (8 recipes where there is no
+    order). Else, with "rises" and "falls" at p < .05:
+    - `inverted_u`: the left line rises, the right line falls.
+    - `half_u`: one of these holds, and the other line is level (p >= .2).
+    - `rising` (`falling`): a line through all rises (falls), and neither half goes the other way, or leans to it with p < .2
+      after the other one rose (fell).
+    - `flat`: neither half, nor the line through all, nor an analysis of variance between values finds anything.
+    - `unclear`: anything else, a dip for example.
+
+    *Sweet spot.* The maximum of a local quadratic fit over ranks (tricube weights, at most five values weigh in), reported as
+    the nearest measured value; without an order, the best recipe. Its interval: residuals of the seeds about the means of their
+    values, inflated by sqrt(n / (n - 1)) and pooled, are resampled 2000 times onto the means; the 2.5 and 97.5 % quantiles of
+    the maximum are widened to half-way to the value's neighbours, since a sweep resolves no finer.
+
+    Raises ValueError for a measurement that is not on the axis.
+    """
+    at_value: list[list[Measurement]] = [[] for _ in axis.values]
+    for measurement in sorted(measurements, key=lambda measurement: (measurement.seed, measurement.experiment)):
+        if not 0 <= measurement.index < len(axis.values):
+            raise ValueError(
+                f"{measurement.experiment} is at index {measurement.index} of an axis of {len(axis.values)} values; "
+                f"0 to {len(axis.values) - 1}"
+            )
+        at_value[measurement.index].append(measurement)
+    points = [_point(axis, index, group) for index, group in enumerate(at_value)]
+    order = _information_order(axis, points)
+    names = list(dict.fromkeys(name for group in at_value for measurement in group for name in measurement.tasks))
+    verdicts, intervals = {}, {}
+    for name in names:
+        verdicts[name], intervals[name] = _judge(name, axis, points, at_value, order)
+    if names and order.along_information and (interval := intervals[names[0]]):
+        points = [_with_regime(point, position, interval) for point, position in zip(points, order.positions, strict=True)]
+    return Curve(
+        axis=CurveAxis(
+            path=axis.path,
+            values=axis.values,
+            labels=axis.labels,
+            ordered=axis.ordered,
+            along_information=order.along_information,
+        ),
+        points=tuple(points),
+        verdicts=verdicts,
+    )
+
+
+# Points ---------------------------------------------------------------------------------------------------------------
+
+
+def _point(axis: spec.Axis, index: int, group: Sequence[Measurement]) -> Point:
+    finite = [measurement for measurement in group if math.isfinite(measurement.i_nce)]
+    informations = [measurement.i_nce for measurement in finite]
+    log_k = max((measurement.log_k for measurement in finite), default=None)
+    interval = _t_interval(informations)
+    if len(finite) == 1 and math.isfinite(finite[0].i_nce_stderr):
+        half = 1.96 * finite[0].i_nce_stderr
+        interval = (informations[0] - half, informations[0] + half)
+    if interval is not None and log_k is not None:
+        interval = (interval[0], min(interval[1], max(log_k, *informations)))
+    names = dict.fromkeys(name for measurement in group for name in measurement.tasks)
+    results = {name: _finite_results(group, name) for name in names}
+    value = axis.values[index]
+    return Point(
+        value=value,
+        label=axis.labels[index] if axis.labels else _named(value),
+        i_nce=_mean(informations),
+        i_nce_ci=interval,
+        log_k=log_k,
+        saturated=any(measurement.saturated for measurement in finite),
+        task_information=_mean(measurement.task_information for measurement in group),
+        nuisance=_mean(measurement.nuisance for measurement in group),
+        tasks={name: _task_point(found) for name, found in results.items() if found},
+        regime="unknown",
+        experiments=tuple(measurement.experiment for measurement in group),
+    )
+
+
+def _finite_results(group: Sequence[Measurement], name: str) -> list[TaskResult]:
+    found = [measurement.tasks[name] for measurement in group if name in measurement.tasks]
+    return [result for result in found if math.isfinite(result.value)]
+
+
+def _task_point(results: Sequence[TaskResult]) -> TaskPoint:
+    values = [result.value for result in results]
+    interval = results[0].ci if len(results) == 1 else _t_interval(values)
+    if interval is not None and not all(math.isfinite(end) for end in interval):
+        interval = None
+    return TaskPoint(value=float(np.mean(values)), ci=interval, seeds=len(values))
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return float(np.mean(known)) if known else None
+
+
+def _t_interval(values: Sequence[float]) -> Interval | None:
+    if len(values) < 2:
+        return None
+    half = float(stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    mean = float(np.mean(values))
+    return mean - half, mean + half
+
+
+def _named(value: JsonValue) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(_named(part) if key == "kind" else f"{key} {_named(part)}" for key, part in value.items())
+    if isinstance(value, list):
+        return ", ".join(_named(part) for part in value)
+    return str(value)
+
+
+def _with_regime(point: Point, position: int | None, interval: Interval) -> Point:
+    if position is None:
+        return point
+    regime: Regime = "sweet_spot"
+    if position < interval[0]:
+        regime = "missing_information"
+    elif position > interval[1]:
+        regime = "excess_noise"
+    return point.model_copy(update={"regime": regime})
+
+
+# The order of information ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Order:
+    """Where each measured point stands when they are put from less to more information; equal values stand together.
+
+    By position: `values` on the axis (None where it has no order) and `nats` of I_NCE. `along_information` is False where the
+    axis has an order which I_NCE does not follow.
+    """
+
+    positions: list[int | None]
+    values: Floats | None
+    nats: Floats
+    along_information: bool
+
+    @property
+    def at(self) -> Floats:
+        """What lines run over: ranks, or nats where the axis has no order."""
+        return self.nats if self.values is None else np.arange(len(self.nats), dtype=np.float64)
+
+    def members(self, position: int) -> list[int]:
+        """Indices of the points at a position."""
+        return [index for index, at in enumerate(self.positions) if at == position]
+
+    def axis_value(self, position: float) -> float | None:
+        """The value on the axis, straight between the measured ones; None where the axis has no order."""
+        if self.values is None:
+            return None
+        return float(np.interp(position, np.arange(len(self.values)), self.values))
+
+
+def _information_order(axis: spec.Axis, points: Sequence[Point]) -> _Order:
+    measured = [(index, point.i_nce) for index, point in enumerate(points) if point.i_nce is not None]
+    nats = np.array([i_nce for _, i_nce in measured])
+    keys, direction, along = nats, 1.0, True
+    if axis.ordered:
+        keys = np.array([axis.values[index] for index, _ in measured], dtype=np.float64)
+        agree = np.sign(np.subtract.outer(keys, keys) * np.subtract.outer(nats, nats)).sum()
+        trend = agree / max(len(keys) * (len(keys) - 1), 1)
+        direction, along = (-1.0 if trend < 0 else 1.0), bool(abs(trend) >= LEAST_TREND)
+    levels, place = np.unique(direction * keys, return_inverse=True)
+    positions: list[int | None] = [None] * len(points)
+    for (index, _), position in zip(measured, place, strict=True):
+        positions[index] = int(position)
+    level_nats = np.array([nats[place == position].mean() for position in range(len(levels))])
+    return _Order(positions, direction * levels if axis.ordered else None, level_nats, along)
+
+
+# Verdicts -------------------------------------------------------------------------------------------------------------
+
+
+class _Line(NamedTuple):
+    slope: float
+    t: float
+    p: float
+
+    @property
+    def sign(self) -> int:
+        return int(np.sign(self.slope)) if self.p < LEVEL else 0
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A task's values by position, only `positions` with a result; `at` is what lines run over, and ordered says whether by rank.
+
+    An observation of a line is a training where the axis is ordered; else a recipe, for the scatter of recipes is not the seeds'.
+    """
+
+    groups: list[Floats]
+    positions: list[int]
+    at: Floats
+    ordered: bool
+
+    @property
+    def means(self) -> Floats:
+        return np.array([group.mean() for group in self.groups])
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        return np.array([len(group) for group in self.groups])
+
+    @property
+    def observations(self) -> tuple[Floats, Floats]:
+        if self.ordered:
+            return np.repeat(self.at, self.counts), np.concatenate(self.groups)
+        return self.at, self.means
+
+
+def _judge(
+    name: str, axis: spec.Axis, points: Sequence[Point], at_value: Sequence[Sequence[Measurement]], order: _Order
+) -> tuple[Verdict, Interval | None]:
+    """The verdict, and the interval of the peak as positions in the order of information where there is one."""
+    task = _task(name, at_value, order)
+    so_far = "so far " if any(point.i_nce is None for point in points) else ""
+    least_values = LEAST_VALUES if task.ordered else LEAST_RECIPES
+    values, trainings = len(task.groups), int(task.counts.sum())
+    if values < least_values or trainings < LEAST_TRAININGS:
+        words = (
+            f"unclear: {so_far}{trainings} training{'s' * (trainings != 1)} at {values} value{'s' * (values != 1)}; "
+            f"a verdict takes {LEAST_TRAININGS} at {least_values}"
+        )
+        none = TwoLines(p_left=None, p_right=None, slope_left=None, slope_right=None, break_at=None)
+        return Verdict(shape="unclear", words=words, values=values, trainings=trainings, two_lines=none, sweet_spot=None), None
+    break_at, left, right = _two_lines(task)
+    shape, reason = _shape(task, left, right)
+    spot = interval = None
+    if shape == "inverted_u":
+        peak, interval = _peak(task)
+        best = next(points[index] for index in order.members(peak) if name in points[index].tasks)
+        spot = _sweet_spot(name, best, order, interval)
+        reason = _peak_in_words(axis, spot, order.along_information)
+    elif not task.ordered and any(point.saturated for point in points):
+        reason += "; saturated points may hide the branch of excess noise"
+    return Verdict(
+        shape=shape,
+        words=f"{shape.replace('inverted_u', 'inverted U').replace('half_u', 'half-U')}: {so_far}{reason}",
+        values=values,
+        trainings=trainings,
+        two_lines=TwoLines(
+            p_left=left.p,
+            p_right=right.p,
+            slope_left=left.slope,
+            slope_right=right.slope,
+            break_at=order.axis_value(break_at) if task.ordered else break_at,
+        ),
+        sweet_spot=spot,
+    ), interval
+
+
+def _task(name: str, at_value: Sequence[Sequence[Measurement]], order: _Order) -> _Task:
+    groups = {}
+    for position in range(len(order.nats)):
+        found = [result.value for index in order.members(position) for result in _finite_results(at_value[index], name)]
+        if found:
+            groups[position] = np.array(found)
+    return _Task(list(groups.values()), list(groups), order.at[list(groups)], ordered=order.values is not None)
+
+
+def _shape(task: _Task, left: _Line, right: _Line) -> tuple[Shape, str]:
+    """The shape as `trace` defines it, and why."""
+    signs = (left.sign, right.sign)
+    if signs == (1, -1):
+        return "inverted_u", "accuracy rises and then falls as information rises"
+    if signs == (-1, 1):
+        return "unclear", "a dip, accuracy falls and then rises as information rises"
+    if (signs == (1, 0) and right.slope < 0 and right.p < LEANING) or (signs == (0, -1) and left.slope > 0 and left.p < LEANING):
+        return "unclear", f"perhaps an inverted U (p = {left.p:.2g} and {right.p:.2g}); run more seeds"
+    if signs == (1, 0) and right.p >= LEANING:
+        return "half_u", "accuracy rises with information and then levels off"
+    if signs == (0, -1) and left.p >= LEANING:
+        return "half_u", "accuracy holds and then falls as information rises"
+    return _shape_without_a_turn(task, signs)
+
+
+def _shape_without_a_turn(task: _Task, signs: tuple[int, int]) -> tuple[Shape, str]:
+    whole = _line(*task.observations).sign
+    if whole > 0 and min(signs) >= 0:
+        return "rising", "accuracy rises with information throughout"
+    if whole < 0 and max(signs) <= 0:
+        return "falling", "accuracy falls as information rises throughout"
+    between = _p_between_values(task)
+    if between is not None and between < LEVEL:
+        return "unclear", "the values differ, but not along one line or two; run more seeds"
+    if between is not None and signs == (0, 0) and whole == 0:
+        return "flat", "no difference between the values beyond the scatter of the seeds"
+    return "unclear", "run more seeds"
+
+
+def _two_lines(task: _Task) -> tuple[float, _Line, _Line]:
+    """The break point (in the units of `task.at`) and the two lines, left of it and right of it."""
+    inner = np.arange(2, len(task.groups) - 2)
+    smoother = _local_quadratic(inner, task.counts)
+    fit = smoother @ task.means
+    stderr = np.sqrt((smoother**2 / task.counts).sum(axis=1) * np.mean(_noise(task) ** 2))
+    flat = inner[fit >= fit.max() - stderr[fit.argmax()]]
+    stretch = np.repeat(task.at[flat], task.counts[flat] if task.ordered else 1)
+    at, y = task.observations
+
+    def divided(point: float) -> tuple[_Line, _Line]:
+        return _line(at[at <= point], y[at <= point]), _line(at[at >= point], y[at >= point])
+
+    left, right = divided(float(np.median(stretch)))
+    total = abs(left.t) + abs(right.t)
+    point = float(np.quantile(stretch, abs(right.t) / total)) if total > 0 else float(np.median(stretch))
+    return point, *divided(point)
+
+
+def _line(at: Floats, y: Floats) -> _Line:
+    """Least squares with the HC3 standard error of MacKinnon and White 1985; t with n - 2 degrees of freedom."""
+    centred = at - at.mean()
+    spread = (centred**2).sum()
+    if len(at) < 3 or spread == 0:
+        return _Line(0.0, 0.0, 1.0)
+    slope = float((centred * y).sum() / spread)
+    leverage = 1 / len(at) + centred**2 / spread
+    residuals = y - y.mean() - slope * centred
+    stderr = math.sqrt(((centred * residuals / np.maximum(1 - leverage, 1e-9)) ** 2).sum()) / spread
+    # residuals of rounding alone: a line through equal values is level, not significant
+    t = slope / max(stderr, 1e-12)
+    return _Line(slope, t, float(2 * stdtr(len(at) - 2, -abs(t))))
+
+
+def _p_between_values(task: _Task) -> float | None:
+    """p of a one-way analysis of variance; None without repeated trainings."""
+    every = np.concatenate(task.groups)
+    free, inside = len(task.groups) - 1, len(every) - len(task.groups)
+    if inside < 1:
+        return None
+    within = sum(((group - group.mean()) ** 2).sum() for group in task.groups) / inside
+    between = (task.counts * (task.means - every.mean()) ** 2).sum() / free
+    return float(fdtrc(free, inside, between / within)) if within > 0 else float(between == 0)
+
+
+# The peak -------------------------------------------------------------------------------------------------------------
+
+
+def _peak(task: _Task) -> tuple[int, Interval]:
+    """Position of the value nearest to the peak, and the peak's 95 % interval in positions; see `trace`."""
+    last = len(task.groups) - 1
+    grid = np.linspace(0, last, 20 * last + 1) if task.ordered else np.arange(last + 1)
+    smoother = _local_quadratic(grid, task.counts) if task.ordered else np.eye(last + 1)
+    peak = round(float(grid[(smoother @ task.means).argmax()]))
+    chance, noise = np.random.default_rng(0), _noise(task)
+    means = np.empty((RESAMPLES, last + 1))
+    for position, count in enumerate(task.counts):
+        means[:, position] = task.means[position] + chance.choice(noise, (RESAMPLES, count)).mean(axis=1)
+    low, high = np.quantile(grid[(means @ smoother.T).argmax(axis=1)], [0.025, 0.975])
+    ends = np.clip([min(low, peak - 0.5), max(high, peak + 0.5)], 0, last)
+    low, high = np.interp(ends, np.arange(last + 1), task.positions)
+    return task.positions[peak], (float(low), float(high))
+
+
+def _noise(task: _Task) -> Floats:
+    """What a single training deviates from the mean of its value, pooled over the values.
+
+    Without enough repeats, the second differences of neighbouring means, which the curve's bend can only enlarge (Gasser,
+    Sroka and Jennen-Steinmetz 1986).
+    """
+    repeated = [group for group in task.groups if len(group) > 1]
+    if sum(len(group) - 1 for group in repeated) >= 4:
+        return np.concatenate([(group - group.mean()) * math.sqrt(len(group) / (len(group) - 1)) for group in repeated])
+    means, share = task.means, 1 / task.counts
+    bend = (means[:-2] - 2 * means[1:-1] + means[2:]) / np.sqrt(share[:-2] + 4 * share[1:-1] + share[2:])
+    return np.concatenate([bend, -bend])
+
+
+def _local_quadratic(grid: NDArray[Any], weights: NDArray[np.int64]) -> Floats:
+    """[G, J]: the matrix that takes values at positions 0 .. J - 1 to a local quadratic fit at the positions of the grid."""
+    offset = np.arange(len(weights)) - grid[:, None]
+    kernel = np.clip(1 - (np.abs(offset) / BANDWIDTH) ** 3, 0, None) ** 3 * weights
+    powers = np.stack([np.ones_like(offset), offset, offset**2], axis=1)
+    weighted = powers * kernel[:, None]
+    # at the ends fewer than three values may weigh in: the pseudo-inverse then takes the smallest curve through them
+    smoother: Floats = (np.linalg.pinv(weighted @ powers.transpose(0, 2, 1)) @ weighted)[:, 0]
+    return smoother
+
+
+def _sweet_spot(name: str, point: Point, order: _Order, interval: Interval) -> SweetSpot:
+    assert point.i_nce is not None  # else it had no position
+    values = [order.axis_value(end) for end in interval]
+    ends = sorted(value for value in values if value is not None)
+    nats = [point.i_nce, *np.interp(interval, np.arange(len(order.nats)), order.nats)]
+    return SweetSpot(
+        value=point.value,
+        label=point.label,
+        value_ci=(ends[0], ends[1]) if ends else None,
+        i_nce=point.i_nce,
+        i_nce_ci=(float(min(nats)), float(max(nats))),
+        accuracy=point.tasks[name].value,
+    )
+
+
+def _peak_in_words(axis: spec.Axis, spot: SweetSpot, along_information: bool) -> str:
+    name = f"{axis.path.rpartition('.')[2]} " if spot.value_ci and not axis.labels else ""
+    between = f" ({spot.value_ci[0]:.3g} to {spot.value_ci[1]:.3g})" if spot.value_ci else ""
+    sides = "" if along_information else "; I_NCE does not run along the axis, so neither side is named"
+    return f"the peak is at {name}{spot.label}{between}, {spot.i_nce:.2f} nats{sides}"

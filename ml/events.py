@@ -1,0 +1,67 @@
+"""What an experiment says while it runs. The consumer decides what to keep, and cancels by not asking for more."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+StageName = Literal["data", "pretrain", "information", "tasks"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage begins."""
+
+    name: StageName
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """Everything that pretraining needs to go on from `step` as if never disturbed; tensors for safetensors, scalars for JSON."""
+
+    step: int
+    tensors: Mapping[str, Tensor]
+    scalars: Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Progress:
+    """`step` of the stage's `total` steps are done.
+
+    `snapshot()` copies the state of pretraining, which costs a copy of all weights; it may be called until the next event is
+    asked for.
+    """
+
+    stage: StageName
+    step: int
+    total: int
+    snapshot: Callable[[], Checkpoint]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A reading during pretraining, after `step` steps."""
+
+    name: str
+    step: int
+    value: float
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """A file that the experiment made."""
+
+    name: str
+    media_type: str
+    content: bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The end: what `results` of the experiment is, ready for JSON."""
+
+    results: dict[str, Any]
+
+
+Event = Stage | Progress | Metric | Artifact | Result

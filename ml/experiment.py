@@ -1,0 +1,271 @@
+"""One experiment, top to bottom: data, pretraining, information, tasks. It yields events and does not know who listens."""
+
+import math
+import platform
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from safetensors.torch import save
+from torch import Tensor
+from torch.optim import AdamW
+
+from ml import datasets, encoders, methods, preview, tasks, views
+from ml.datasets import Data, to_pixels
+from ml.encoders import Encoder, PixelEncoder
+from ml.events import Artifact, Checkpoint, Event, Metric, Progress, Result, Stage
+from ml.methods import Method
+from ml.mi import infonce
+from ml.mi.infonce import InfoNCE
+from ml.spec import ExperimentSpec, Pretrain, resolve
+
+Number = TypeVar("Number", int, float)
+
+METRIC_POINTS = 50  # of each metric in a run
+PAIRS_MEASURED = 4096  # at least, and every held-out item at least three times
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a finite number."""
+
+
+def run(spec: ExperimentSpec, root: Path, device: torch.device, resume: Checkpoint | None = None) -> Iterator[Event]:
+    """Carry out a resolved spec on the datasets under `root`, from the beginning or from a checkpoint of the same spec.
+
+    The same spec gives the same numbers, bit for bit on a CPU with the same number of threads, resumed or not. To cancel, stop
+    iterating. Raises DatasetMissing, DatasetInvalid, SpecError (the spec does not fit the dataset) and Diverged.
+    """
+    timing: dict[str, float] = {}
+    started = time.perf_counter()
+    yield Stage("data")
+    data = datasets.load(spec.dataset.name, spec.dataset.image_size, root, device)
+    spec = resolve(spec, data.facts)
+    yield Artifact("preview.png", "image/png", preview.of_data(data, spec.views, pairs=8, seed=spec.seed))
+    training = _start(spec, data, device) if resume is None else _resume(_start(spec, data, device), resume)
+    timing["data"] = time.perf_counter() - started
+
+    yield Stage("pretrain")
+    yield from _pretrain(spec, data, training)
+    timing["pretrain"] = training.seconds
+    method = training.method.eval()
+
+    started = time.perf_counter()
+    yield Stage("information")
+    estimate = yield from _measure_information(spec, data, training)
+    timing["information"] = time.perf_counter() - started
+
+    started = time.perf_counter()
+    yield Stage("tasks")
+    scores = yield from _evaluate_tasks(spec, data, training)
+    timing["tasks"] = time.perf_counter() - started
+
+    weights = {name: tensor.contiguous() for name, tensor in method.encoder.state_dict().items()}
+    yield Artifact("encoder.safetensors", "application/octet-stream", save(weights))
+    timing["pairs_per_second"] = training.step * _batch_size(spec) / training.seconds
+    yield Result(
+        {
+            "mi": {"infonce": asdict(estimate)},
+            "information": None,
+            "tasks": scores,
+            "quality": None,
+            "timing": timing,
+            "hardware": _hardware(device),
+            "data": {"digest": data.digest, "train": data.facts.train, "test": data.facts.test},
+        }
+    )
+
+
+@dataclass(eq=False)
+class Training:
+    """What changes while training, and what a checkpoint therefore holds."""
+
+    method: Method
+    optimiser: AdamW
+    generator: torch.Generator
+    order: Int64[Tensor, " N"]
+    """The training items in the order of the epoch that runs."""
+    step: int = 0
+    seconds: float = 0.0
+
+    def snapshot(self) -> Checkpoint:
+        """A copy, in main memory."""
+        tensors = {f"method.{name}": tensor for name, tensor in self.method.state_dict().items()}
+        for index, state in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{index}.{name}": tensor for name, tensor in state.items()}
+        tensors |= {"generator": self.generator.get_state(), "order": self.order}
+        copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+        return Checkpoint(self.step, copies, {"seconds": self.seconds})
+
+
+def _start(spec: ExperimentSpec, data: Data, device: torch.device) -> Training:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(_seed(spec, "weights"))
+        encoder = encoders.build(spec.encoder, data.facts.channels)
+        pixel_encoder = PixelEncoder(encoder, data.mean, data.std, autocast=spec.pretrain.precision == "bfloat16")
+        method = methods.build(spec.method, pixel_encoder)
+    # Channels last is faster in either precision, on a CPU too; torch's stubs forget that a module can be told.
+    method = method.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    decayed = [parameter for parameter in method.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in method.parameters() if parameter.ndim <= 1]  # norms and biases
+    groups = [{"params": decayed, "weight_decay": spec.pretrain.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return Training(
+        method=method,
+        optimiser=AdamW(groups, fused=True),
+        generator=_generator(spec, "pretrain", device),
+        order=torch.arange(data.facts.train, device=device),
+    )
+
+
+def _resume(training: Training, checkpoint: Checkpoint) -> Training:
+    parts: dict[str, dict[str, Tensor]] = {"method": {}, "optimiser": {}}
+    for name, tensor in checkpoint.tensors.items():
+        part, _, rest = name.partition(".")
+        parts.setdefault(part, {})[rest] = tensor
+    training.method.load_state_dict(parts["method"])
+    states: dict[int, dict[str, Tensor]] = {}
+    parameters = [parameter for group in training.optimiser.param_groups for parameter in group["params"]]
+    for name, tensor in parts["optimiser"].items():
+        index, _, moment = name.partition(".")
+        like = parameters[int(index)]
+        # The fused optimiser goes through memory in order, so moments must lie as their parameter does.
+        states.setdefault(int(index), {})[moment] = torch.empty_like(like).copy_(tensor) if tensor.ndim else tensor
+    training.optimiser.load_state_dict({"state": states, "param_groups": training.optimiser.state_dict()["param_groups"]})
+    training.generator.set_state(checkpoint.tensors["generator"])
+    training.order = checkpoint.tensors["order"].to(training.order.device)
+    training.step = checkpoint.step
+    training.seconds = checkpoint.scalars["seconds"]
+    return training
+
+
+def _pretrain(spec: ExperimentSpec, data: Data, training: Training) -> Iterator[Event]:
+    items, batch_size = data.facts.train, _batch_size(spec)
+    steps = spec.pretrain.total_steps(items)
+    steps_an_epoch = items // batch_size
+    every = math.ceil(steps / METRIC_POINTS)
+    method = training.method.train()
+    while training.step < steps:
+        started = time.perf_counter()
+        batch = training.step % steps_an_epoch
+        if batch == 0:
+            training.order = torch.randperm(items, generator=training.generator, device=training.generator.device)
+        images = to_pixels(data.train_images[training.order[batch * batch_size : (batch + 1) * batch_size]])
+        v1, v2 = views.make(spec.views, images, training.generator)
+        loss = method.loss(v1, v2)
+        rate = learning_rate(spec.pretrain, training.step, steps)
+        for group in training.optimiser.param_groups:
+            group["lr"] = rate
+        training.optimiser.zero_grad()
+        loss.backward()
+        training.optimiser.step()
+        training.step += 1
+        training.seconds += time.perf_counter() - started
+        if training.step % every == 0 or training.step == steps:
+            yield Metric("loss", training.step, _finite(loss, training.step))
+            yield Metric("learning_rate", training.step, rate)
+        yield Progress("pretrain", training.step, steps, training.snapshot)
+
+
+def learning_rate(pretrain: Pretrain, step: int, steps: int) -> float:
+    """Linear from 0 to the peak in the warm-up's share of the steps, then half a cosine down to 0."""
+    peak, warmup = _required(pretrain.learning_rate), round(pretrain.warmup * steps)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1))) / 2
+
+
+def _measure_information(spec: ExperimentSpec, data: Data, training: Training) -> Generator[Event, None, InfoNCE]:
+    """I_NCE on held-out items with fresh views; the temperature comes from held-out items of its own."""
+    generator = _generator(spec, "information", training.generator.device)
+    shuffled = torch.randperm(data.facts.test, generator=generator, device=generator.device)
+    calibration, evaluation = shuffled[: data.facts.calibration], shuffled[data.facts.calibration :]
+
+    def batches(items: Int64[Tensor, " N"], k: int) -> list[Int64[Tensor, " K"]]:
+        rounds = max(3, math.ceil(PAIRS_MEASURED / len(items)))
+        return [items[batch] for batch in infonce.candidate_batches(len(items), k, rounds, generator)]
+
+    def similarities(items: Int64[Tensor, " K"]) -> Float[Tensor, "K K"]:
+        with torch.no_grad():
+            v1, v2 = views.make(spec.views, to_pixels(data.test_images[items]), generator)
+            return training.method.similarities(v1, v2)
+
+    k = _required(spec.mi.k)
+    calibrating, evaluating = batches(calibration, min(k, len(calibration))), batches(evaluation, k)
+    temperature = infonce.fit_temperature([similarities(items) for items in calibrating])
+    contributions = []
+    for step, items in enumerate(evaluating, start=1):
+        contributions.append(infonce.contributions(similarities(items) / temperature))
+        yield Progress("information", step, len(evaluating), training.snapshot)
+    return infonce.from_contributions(torch.cat(contributions), torch.cat(evaluating), k)
+
+
+def _evaluate_tasks(spec: ExperimentSpec, data: Data, training: Training) -> Generator[Event, None, dict[str, Any]]:
+    """The tasks on the frozen encoder's features of clean images, by their names."""
+    if not spec.tasks or data.train_labels is None or data.test_labels is None or data.facts.classes is None:
+        return {}
+    encoder = training.method.encoder
+    features = tasks.Features(
+        train=_features(encoder, data.train_images),
+        train_labels=data.train_labels,
+        test=_features(encoder, data.test_images),
+        test_labels=data.test_labels,
+        classes=data.facts.classes,
+    )
+    scores = {}
+    for step, task in enumerate(spec.tasks, start=1):
+        scores[task.name or task.kind] = asdict(tasks.evaluate(task, features, _generator(spec, "labels", features.train.device)))
+        yield Progress("tasks", step, len(spec.tasks), training.snapshot)
+    return scores
+
+
+def _features(encoder: Encoder, images: UInt8[Tensor, "N C H W"]) -> Float[Tensor, "N F"]:
+    with torch.no_grad():
+        return torch.cat([encoder(to_pixels(chunk)) for chunk in images.split(1024)])
+
+
+def _generator(spec: ExperimentSpec, purpose: str, device: torch.device) -> torch.Generator:
+    return torch.Generator(device).manual_seed(_seed(spec, purpose))
+
+
+def _seed(spec: ExperimentSpec, purpose: str) -> int:
+    """A seed of its own for each purpose, so that drawing more for one does not move the others."""
+    return int(np.random.SeedSequence((spec.seed, *purpose.encode())).generate_state(1)[0])
+
+
+def _batch_size(spec: ExperimentSpec) -> int:
+    return _required(spec.pretrain.batch_size)
+
+
+def _required(value: Number | None) -> Number:
+    if value is None:
+        raise ValueError("the spec is not resolved")
+    return value
+
+
+def _finite(loss: Tensor, step: int) -> float:
+    value = loss.item()
+    if not math.isfinite(value):
+        raise Diverged(f"the loss is {value} after {step} steps; a lower learning rate or a higher temperature may help")
+    return value
+
+
+def _hardware(device: torch.device) -> dict[str, Any]:
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "cpu": _cpu_name(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())

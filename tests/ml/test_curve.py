@@ -1,0 +1,348 @@
+"""The curve against what is known of it: closed forms, simulated truths with known peaks, and controls that have none."""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import pytest
+
+from ml import spec
+from ml.curve import Curve, Measurement, TaskResult, trace
+
+# Measured on scikit-learn's digits: additive noise, 50 labels, K = 512, the sd over seeds .01 to .02.
+SIGMAS = (0, 0.1, 0.2, 0.4, 0.7, 1, 1.6, 2.5)
+ACCURACIES = (0.56, 0.73, 0.78, 0.83, 0.86, 0.84, 0.82, 0.75)
+NATS = (6.24, 6.19, 5.98, 4.73, 2.64, 1.39, 0.36, 0.02)
+LOG_K = math.log(512)
+
+# The linear-Gaussian toy in closed form: strength t, I(v1;v2) in nats (pinned at log 2048 as I_NCE), accuracy of the probe.
+TOY = ((0, 22.3, 0.582), (0.8, 8.14, 0.713), (1.0, 4.92, 0.814), (1.2, 3.12, 0.826), (1.4, 2.17, 0.818), (2.0, 1.13, 0.785),
+       (2.4, 0.83, 0.765))  # fmt: skip
+
+
+def simulate(
+    accuracies: Sequence[float],
+    nats: Sequence[float],
+    seeds: int = 3,
+    sd: float = 0.015,
+    chance: int = 0,
+    log_k: float = LOG_K,
+) -> list[Measurement]:
+    draw = np.random.default_rng(chance)
+    return [
+        Measurement(
+            experiment=f"exp_{index}_{seed}",
+            index=index,
+            seed=seed,
+            i_nce=min(information + 0.02 * draw.standard_normal(), log_k),
+            i_nce_stderr=0.02,
+            log_k=log_k,
+            saturated=information > log_k - 1,
+            tasks={"classification": TaskResult(accuracy + sd * draw.standard_normal(), (accuracy - 0.03, accuracy + 0.03))},
+        )
+        for index, (accuracy, information) in enumerate(zip(accuracies, nats, strict=True))
+        for seed in range(seeds)
+    ]
+
+
+def digits(**options: float) -> Curve:
+    return trace(spec.Axis(path="views.sigma", values=SIGMAS), simulate(ACCURACIES, NATS, **options))
+
+
+def shapes(accuracies: Sequence[float], seeds: int = 3, times: int = 100, sd: float = 0.015) -> list[str]:
+    axis = spec.Axis(path="views.sigma", values=tuple(range(len(accuracies))))
+    nats = np.linspace(6, 0.1, len(accuracies))
+    curves = (trace(axis, simulate(accuracies, nats, seeds, sd, chance)) for chance in range(times))
+    return [curve.verdicts["classification"].shape for curve in curves]
+
+
+def numbers(node: object) -> Iterable[float]:
+    if isinstance(node, dict):
+        yield from (number for child in node.values() for number in numbers(child))
+    elif isinstance(node, list):
+        yield from (number for child in node for number in numbers(child))
+    elif isinstance(node, float):
+        yield node
+
+
+# The test for a U -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chance", range(20))
+def test_the_digits_curve_is_an_inverted_u(chance: int) -> None:
+    verdict = digits(chance=chance, sd=0.01).verdicts["classification"]
+    assert verdict.shape == "inverted_u"
+    assert verdict.two_lines.p_left is not None and verdict.two_lines.p_left < 1e-3
+    assert verdict.two_lines.p_right is not None and verdict.two_lines.p_right < 1e-3
+
+
+def test_three_seeds_at_twice_the_scatter_still_show_the_digits_curve() -> None:
+    found = shapes(ACCURACIES, sd=0.02)
+    assert found.count("inverted_u") >= 95
+
+
+@pytest.mark.parametrize(
+    "accuracies",
+    [
+        (0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85),
+        (0.56, 0.73, 0.78, 0.81, 0.83, 0.845, 0.855, 0.86),
+        (0.86, 0.855, 0.845, 0.83, 0.81, 0.78, 0.73, 0.56),
+        (0.56, 0.73, 0.78, 0.83, 0.86, 0.86, 0.86, 0.86),
+        (0.86, 0.86, 0.86, 0.86, 0.83, 0.78, 0.73, 0.56),
+        (0.60, 0.70, 0.78, 0.82, 0.83),
+        (0.80,) * 8,
+    ],
+)
+def test_a_control_without_a_peak_is_not_called_a_u_in_95_of_100_sweeps(accuracies: tuple[float, ...]) -> None:
+    assert 100 - shapes(accuracies).count("inverted_u") >= 95
+
+
+def test_the_shape_is_named_from_less_to_more_information() -> None:
+    # I_NCE falls along this axis: accuracy that rises along it falls as information rises.
+    assert set(shapes((0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85), times=20)) == {"falling"}
+    assert set(shapes((0.85, 0.80, 0.75, 0.70, 0.65, 0.60, 0.55, 0.50), times=20)) == {"rising"}
+    assert shapes((0.86, 0.86, 0.86, 0.86, 0.80, 0.74, 0.68, 0.56)).count("half_u") >= 75
+    assert shapes((0.80,) * 8).count("flat") >= 75
+    assert set(shapes((0.85, 0.80, 0.75, 0.70, 0.75, 0.80, 0.85, 0.90), times=20)) == {"unclear"}
+
+
+def test_p_left_is_the_side_of_less_information_however_the_axis_runs() -> None:
+    steep_at_strong_noise = (0.80, 0.81, 0.82, 0.83, 0.84, 0.70, 0.55, 0.40)
+    measured = simulate(steep_at_strong_noise, NATS)
+    along = trace(spec.Axis(path="views.sigma", values=SIGMAS), measured).verdicts["classification"].two_lines
+    against = trace(spec.Axis(path="views.sharpness", values=[-sigma for sigma in SIGMAS]), measured)
+    assert along.slope_left is not None and along.slope_right is not None
+    assert along.slope_left > 5 * -along.slope_right > 0
+    two_lines = against.verdicts["classification"].two_lines
+    assert (two_lines.p_left, two_lines.p_right) == (along.p_left, along.p_right)
+    assert along.break_at == pytest.approx(-two_lines.break_at)
+
+
+def test_saturated_points_do_not_hide_the_branch_of_excess_noise() -> None:
+    pinned = [min(information, 4.15) for information in NATS]
+    curve = trace(spec.Axis(path="views.sigma", values=SIGMAS), simulate(ACCURACIES, pinned, log_k=4.16))
+    assert [point.saturated for point in curve.points] == [True] * 4 + [False] * 4
+    assert curve.verdicts["classification"].shape == "inverted_u"
+    assert [point.regime for point in curve.points][:2] == ["excess_noise"] * 2
+
+
+@pytest.mark.parametrize(("values", "seeds"), [(5, 1), (8, 1), (4, 3), (4, 30), (3, 3), (1, 3)])
+def test_too_few_measurements_are_unclear(values: int, seeds: int) -> None:
+    axis = spec.Axis(path="views.sigma", values=SIGMAS[:values])
+    measured = simulate(ACCURACIES[8 - values :], NATS[8 - values :], seeds, sd=1e-4)
+    verdict = trace(axis, measured).verdicts["classification"]
+    assert (verdict.shape, verdict.sweet_spot, verdict.two_lines.p_left) == ("unclear", None, None)
+    assert verdict.words.startswith(f"unclear: {values * seeds} training")
+    assert verdict.words.endswith("; a verdict takes 10 at 5")
+
+
+def test_five_values_with_three_seeds_are_enough() -> None:
+    assert shapes((0.60, 0.75, 0.86, 0.80, 0.70)).count("inverted_u") >= 95
+
+
+def test_equal_accuracies_have_no_slope() -> None:
+    verdict = digits(sd=0).verdicts["classification"]
+    assert verdict.shape == "inverted_u"
+    axis = spec.Axis(path="views.sigma", values=SIGMAS)
+    level = trace(axis, simulate((0.5,) * 8, NATS, sd=0)).verdicts["classification"]
+    assert (level.shape, level.two_lines.p_left, level.two_lines.p_right) == ("flat", 1, 1)
+
+
+# The sweet spot -------------------------------------------------------------------------------------------------------
+
+
+def bump(rank: float) -> float:
+    return 0.6 + 0.25 * math.exp(-0.5 * ((rank - 3.4) / 2) ** 2)
+
+
+def tent(rank: float) -> float:
+    return 0.85 - 0.04 * abs(rank - 3.3)
+
+
+def skewed(rank: float) -> float:
+    return 0.85 - (0.01 if rank < 4.3 else 0.06) * (rank - 4.3) ** 2
+
+
+@pytest.mark.parametrize(("truth", "peak"), [(bump, 3.4), (tent, 3.3), (skewed, 4.3)])
+@pytest.mark.parametrize(("sd", "seeds"), [(0.004, 3), (0.015, 3), (0.015, 2)])
+def test_the_interval_covers_a_known_peak(truth: Callable[[float], float], peak: float, sd: float, seeds: int) -> None:
+    axis = spec.Axis(path="views.sigma", values=tuple(range(8)))
+    accuracies, nats = [truth(rank) for rank in range(8)], np.linspace(5, 0.1, 8)
+    covered = []
+    for chance in range(100):
+        verdict = trace(axis, simulate(accuracies, nats, seeds, sd, chance)).verdicts["classification"]
+        if verdict.sweet_spot is not None and verdict.sweet_spot.value_ci is not None:
+            low, high = verdict.sweet_spot.value_ci
+            covered.append(low <= peak <= high)
+    assert len(covered) >= 70
+    assert np.mean(covered) >= 0.9  # 95 % less two standard errors at 80 sweeps
+
+
+def test_the_digits_curve_has_its_peak_at_sigma_0_7() -> None:
+    spots = [digits(chance=chance, sd=0.01).verdicts["classification"].sweet_spot for chance in range(100)]
+    assert sum(spot is not None and spot.value == 0.7 for spot in spots) >= 90
+    assert (
+        sum(spot is not None and spot.value_ci is not None and spot.value_ci[0] <= 0.7 <= spot.value_ci[1] for spot in spots)
+        >= 90
+    )
+
+
+def test_the_interval_is_not_wider_than_it_must_be() -> None:
+    spots = [digits(chance=chance).verdicts["classification"].sweet_spot for chance in range(20)]
+    widths = [spot.value_ci[1] - spot.value_ci[0] for spot in spots if spot is not None and spot.value_ci is not None]
+    assert np.median(widths) < 0.7  # half-way to the neighbours is 0.3
+    assert min(widths) == pytest.approx(0.3)
+
+
+def test_the_toy_has_its_peak_where_the_closed_form_has_it() -> None:
+    log_k = math.log(2048)
+    ts, informations, accuracies = zip(*TOY, strict=True)
+    nats = [min(information, log_k) for information in informations]
+    axis = spec.Axis(path="views.strength", values=ts)
+    found = 0
+    for chance in range(20):
+        curve = trace(axis, simulate(accuracies, nats, sd=0.005, chance=chance, log_k=log_k))
+        assert [point.saturated for point in curve.points] == [True, True] + [False] * 5
+        spot = curve.verdicts["classification"].sweet_spot
+        found += spot is not None and 1.0 <= spot.value <= 1.4 and 2.1 <= spot.i_nce <= 5.0
+    assert found >= 18
+
+
+def test_the_sweet_spot_is_a_measured_value_with_its_numbers() -> None:
+    curve = digits()
+    spot = curve.verdicts["classification"].sweet_spot
+    point = curve.points[4]
+    assert spot is not None and spot.value_ci is not None
+    assert (spot.value, spot.i_nce, spot.accuracy) == (point.value, point.i_nce, point.tasks["classification"].value)
+    assert spot.value_ci[0] <= 0.7 <= spot.value_ci[1]
+    assert spot.i_nce_ci[0] <= spot.i_nce <= spot.i_nce_ci[1]
+    assert curve.verdicts["classification"].words.startswith("inverted U: the peak is at sigma 0.7 (0.55 to ")
+
+
+def test_regimes_lie_on_their_sides_of_the_peak() -> None:
+    regimes = [point.regime for point in digits(sd=0.005).points]
+    assert regimes == ["excess_noise"] * 4 + ["sweet_spot"] + ["missing_information"] * 3
+
+
+def test_regimes_are_unknown_where_information_does_not_run_along_the_axis() -> None:
+    up_and_down = (1.0, 2.0, 3.0, 4.0, 4.1, 3.1, 2.1, 1.1)
+    curve = trace(spec.Axis(path="views.sigma", values=SIGMAS), simulate(ACCURACIES, up_and_down))
+    assert curve.verdicts["classification"].shape == "inverted_u"
+    assert {point.regime for point in curve.points} == {"unknown"}
+    assert "does not run along the axis" in curve.verdicts["classification"].words
+
+
+def test_recipes_without_an_order_are_judged_over_i_nce() -> None:
+    labels = tuple("hgfedcba")
+    values = tuple({"kind": "crop", "area": 0.1 + index / 10} for index in range(8))
+    nats = (0.3, 4.9, 1.0, 4.2, 1.7, 3.5, 2.4, 2.9)
+    accuracies = [0.85 - 0.05 * abs(information - 2.4) for information in nats]
+    curve = trace(spec.Axis(path="views", values=values, labels=labels), simulate(accuracies, nats, sd=0.003))
+    verdict = curve.verdicts["classification"]
+    assert not curve.axis.ordered
+    assert verdict.shape == "inverted_u"
+    spot = verdict.sweet_spot
+    assert spot is not None
+    assert (spot.value, spot.label, spot.value_ci) == (values[6], "b", None)
+    assert spot.i_nce_ci[0] == pytest.approx((1.7 + 2.4) / 2, abs=0.05)
+    assert [point.regime for point in curve.points][:2] == ["missing_information", "excess_noise"]
+
+
+# Points ---------------------------------------------------------------------------------------------------------------
+
+
+def test_intervals_are_students_over_seeds() -> None:
+    measured = [
+        Measurement(f"exp_{seed}", 0, seed, nats, 0.5, LOG_K, False, {"knn": TaskResult(accuracy)}, 1.5, nats - 1.5)
+        for seed, (nats, accuracy) in enumerate([(1.9, 0.80), (2.0, 0.82), (2.1, 0.84)])
+    ]
+    point = trace(spec.Axis(path="views.sigma", values=[0.5]), measured).points[0]
+    half = 4.302653 / math.sqrt(3)  # the 97.5 % quantile of t with 2 degrees of freedom
+    assert point.i_nce == pytest.approx(2.0)
+    assert point.i_nce_ci == pytest.approx((2 - 0.1 * half, 2 + 0.1 * half))
+    assert point.tasks["knn"].value == pytest.approx(0.82)
+    assert point.tasks["knn"].ci == pytest.approx((0.82 - 0.02 * half, 0.82 + 0.02 * half))
+    assert point.tasks["knn"].seeds == 3
+    assert (point.task_information, point.nuisance) == pytest.approx((1.5, 0.5))
+    assert point.experiments == ("exp_0", "exp_1", "exp_2")
+
+
+def test_a_single_seed_has_its_own_intervals() -> None:
+    measured = Measurement("exp_0", 0, 0, 2.0, 0.1, LOG_K, False, {"knn": TaskResult(0.8, (0.75, 0.85))})
+    point = trace(spec.Axis(path="views.sigma", values=[0.5]), [measured]).points[0]
+    assert point.i_nce_ci == pytest.approx((2 - 0.196, 2 + 0.196))
+    assert point.tasks["knn"].ci == (0.75, 0.85)
+
+
+def test_no_interval_of_i_nce_exceeds_log_k() -> None:
+    for point in digits(seeds=2).points:
+        assert point.i_nce_ci is not None and point.log_k is not None
+        assert point.i_nce_ci[1] <= point.log_k
+
+
+# A sweep that still runs ----------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_without_measurements_has_its_axis() -> None:
+    curve = trace(spec.Axis(path="views.sigma", values=SIGMAS), [])
+    assert [point.value for point in curve.points] == list(SIGMAS)
+    assert all(point.i_nce is None and point.tasks == {} and point.regime == "unknown" for point in curve.points)
+    assert curve.verdicts == {}
+
+
+@pytest.mark.parametrize("finished", range(25))
+def test_the_curve_works_while_the_sweep_runs(finished: int) -> None:
+    measured = [measurement for _, measurement in sorted(enumerate(simulate(ACCURACIES, NATS)), key=lambda pair: pair[0] % 7)]
+    curve = trace(spec.Axis(path="views.sigma", values=SIGMAS), measured[:finished])
+    assert sum(len(point.experiments) for point in curve.points) == finished
+    assert all(math.isfinite(number) for number in numbers(json.loads(curve.model_dump_json())))
+
+
+def test_a_verdict_on_part_of_the_axis_says_so() -> None:
+    measured = [measurement for measurement in simulate(ACCURACIES, NATS) if measurement.index not in (0, 3)]
+    verdict = trace(spec.Axis(path="views.sigma", values=SIGMAS), measured).verdicts["classification"]
+    assert verdict.words.startswith("inverted U: so far the peak is at sigma ")
+    assert (verdict.values, verdict.trainings) == (6, 18)
+
+
+def test_not_a_number_never_gets_out() -> None:
+    measured = simulate(ACCURACIES, NATS)
+    broken = Measurement("exp_nan", 2, 9, math.nan, math.inf, LOG_K, False, {"classification": TaskResult(math.nan)}, math.nan)
+    without = trace(spec.Axis(path="views.sigma", values=SIGMAS), measured)
+    curve = trace(spec.Axis(path="views.sigma", values=SIGMAS), [*measured, broken])
+    assert curve.verdicts == without.verdicts
+    assert curve.points[2].experiments[-1] == "exp_nan"
+    lone = Measurement("exp_0", 0, 0, 2.0, math.nan, LOG_K, False, {"knn": TaskResult(0.8, (math.nan, 0.85))})
+    point = trace(spec.Axis(path="views.sigma", values=[0.5]), [lone]).points[0]
+    assert (point.i_nce_ci, point.tasks["knn"].ci) == (None, None)
+
+
+def test_the_curve_does_not_depend_on_the_order_of_measurements() -> None:
+    measured = simulate(ACCURACIES, NATS)
+    axis = spec.Axis(path="views.sigma", values=SIGMAS)
+    assert trace(axis, measured).model_dump_json() == trace(axis, measured[::-1]).model_dump_json()
+
+
+def test_the_curve_does_not_depend_on_the_order_in_which_values_are_written() -> None:
+    backwards = [
+        Measurement(**{**vars(measurement), "index": 7 - measurement.index}) for measurement in simulate(ACCURACIES, NATS)
+    ]
+    curve = trace(spec.Axis(path="views.sigma", values=SIGMAS[::-1]), backwards)
+    assert curve.verdicts == digits().verdicts
+
+
+def test_a_measurement_off_the_axis_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"exp_4_0 is at index 4 of an axis of 4 values; 0 to 3"):
+        trace(spec.Axis(path="views.sigma", values=SIGMAS[:4]), simulate(ACCURACIES, NATS, seeds=1))
+
+
+def test_regimes_follow_the_first_task() -> None:
+    measured = [
+        Measurement(**{**vars(measurement), "tasks": {"knn": TaskResult(0.5), **measurement.tasks}})
+        for measurement in simulate(ACCURACIES, NATS)
+    ]
+    curve = trace(spec.Axis(path="views.sigma", values=SIGMAS), measured)
+    assert list(curve.verdicts) == ["knn", "classification"]
+    assert curve.verdicts["classification"].shape == "inverted_u"
+    assert {point.regime for point in curve.points} == {"unknown"}

@@ -1,0 +1,238 @@
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Generator, Tensor
+from torchvision.io import decode_png
+
+from ml import encoders, spec, views
+from ml.datasets import load
+from ml.encoders import PixelEncoder
+from ml.events import Artifact, Checkpoint, Event, Metric, Progress, Result, Stage
+from ml.experiment import Diverged, learning_rate, run
+from ml.preview import preview
+from ml.views import Views
+
+CPU = torch.device("cpu")
+NOWHERE = Path("no-datasets")  # digits need none
+
+
+class Shuffled(spec.Noise):
+    """Noisy views whose partners are another item's."""
+
+
+class Watched(spec.Noise):
+    """The images themselves, which the test looks at."""
+
+    seen: Any  # pydantic would copy a list
+
+
+class Undefined(spec.Noise):
+    """Not a number."""
+
+
+@views.implements(Shuffled)
+def shuffled(recipe: Shuffled, images: Tensor, generator: Generator) -> Views:
+    v1, v2 = views.make(spec.Noise(kind="noise", sigma=0.3), images, generator)
+    return v1, v2[torch.randperm(len(v2), generator=generator)]
+
+
+@views.implements(Watched)
+def watched(recipe: Watched, images: Tensor, generator: Generator) -> Views:
+    recipe.seen.append(images)
+    return images, images
+
+
+@views.implements(Undefined)
+def undefined(recipe: Undefined, images: Tensor, generator: Generator) -> Views:
+    return images * math.nan, images
+
+
+def experiment(steps: int = 7, width: int = 8, recipe: Any = None, **parts: Any) -> spec.ExperimentSpec:
+    asked = {
+        "dataset": {"name": "digits"},
+        "views": {"kind": "noise", "sigma": 0.5},
+        "encoder": {"kind": "small_conv", "width": width},
+        "pretrain": {"steps": steps},
+        "mi": {"k": 128},
+        "tasks": [{"kind": "classification", "labels": 50}, {"kind": "knn"}],
+    }
+    facts = load("digits", 16, NOWHERE, CPU).facts
+    resolved = spec.resolve(spec.ExperimentSpec.model_validate(asked | parts), facts)
+    return resolved if recipe is None else resolved.model_copy(update={"views": recipe})
+
+
+def events_of(asked: spec.ExperimentSpec, resume: Checkpoint | None = None) -> list[Event]:
+    return list(run(asked, NOWHERE, CPU, resume))
+
+
+def results_of(events: list[Event]) -> dict[str, Any]:
+    assert isinstance(events[-1], Result)
+    return events[-1].results
+
+
+def numbers_of(events: list[Event]) -> Any:
+    """All that must not depend on when and how often it was run."""
+    results = {name: part for name, part in results_of(events).items() if name != "timing"}
+    return results, [event for event in events if isinstance(event, Metric)], artifacts_of(events)
+
+
+def artifacts_of(events: list[Event]) -> dict[str, bytes]:
+    return {event.name: event.content for event in events if isinstance(event, Artifact)}
+
+
+def stored(checkpoint: Checkpoint) -> Checkpoint:
+    """Once to disk and back, as bytes."""
+    tensors = safetensors.torch.load(safetensors.torch.save(dict(checkpoint.tensors)))
+    return Checkpoint(checkpoint.step, tensors, json.loads(json.dumps(dict(checkpoint.scalars))))
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> list[Event]:
+    return events_of(experiment())
+
+
+def test_the_events_tell_the_story_in_order(undisturbed: list[Event]) -> None:
+    assert [event.name for event in undisturbed if isinstance(event, Stage)] == ["data", "pretrain", "information", "tasks"]
+    assert list(artifacts_of(undisturbed)) == ["preview.png", "encoder.safetensors"]
+    for stage in ("pretrain", "information", "tasks"):
+        progress = [(event.step, event.total) for event in undisturbed if isinstance(event, Progress) and event.stage == stage]
+        assert progress == [(step, len(progress)) for step in range(1, len(progress) + 1)]
+    assert sum(isinstance(event, Progress) and event.stage == "pretrain" for event in undisturbed) == 7
+
+
+def test_the_results_are_the_contracts_and_fit_in_json(undisturbed: list[Event]) -> None:
+    results = json.loads(json.dumps(results_of(undisturbed), allow_nan=False))
+    assert set(results) == {"mi", "information", "tasks", "quality", "timing", "hardware", "data"}
+    assert {"value", "stderr", "log_k", "saturated", "kind"} <= set(results["mi"]["infonce"])
+    assert set(results["tasks"]) == {"classification", "knn"}
+    assert set(results["tasks"]["knn"]) == {"metric", "value", "ci", "chance"}
+    assert set(results["timing"]) == {"data", "pretrain", "information", "tasks", "pairs_per_second"}
+    assert results["data"] == {"digest": load("digits", 16, NOWHERE, CPU).digest, "train": 1078, "test": 719}
+    assert 0 < results["mi"]["infonce"]["value"] <= results["mi"]["infonce"]["log_k"] == math.log(128)
+
+
+def test_the_same_seed_gives_the_same_numbers_bit_for_bit(undisturbed: list[Event]) -> None:
+    assert numbers_of(events_of(experiment())) == numbers_of(undisturbed)
+    assert numbers_of(events_of(experiment(seed=1))) != numbers_of(undisturbed)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("stopped_at", [1, 6, 7])
+def test_a_resumed_run_ends_as_one_never_disturbed(stopped_at: int, precision: str) -> None:
+    asked = experiment(pretrain={"steps": 7, "precision": precision})
+    disturbed = run(asked, NOWHERE, CPU)
+    checkpoint = next(stored(event.snapshot()) for event in disturbed if isinstance(event, Progress) and event.step == stopped_at)
+    disturbed.close()
+    assert checkpoint.step == stopped_at
+    resumed, whole = numbers_of(events_of(asked, checkpoint)), numbers_of(events_of(asked))
+    assert resumed[0] == whole[0]
+    assert resumed[1] == [metric for metric in whole[1] if metric.step > stopped_at]
+    assert resumed[2] == whole[2]
+
+
+def test_a_checkpoint_of_a_later_stage_does_not_train_again(undisturbed: list[Event]) -> None:
+    events = run(experiment(), NOWHERE, CPU)
+    checkpoint = next(event.snapshot() for event in events if isinstance(event, Progress) and event.stage == "tasks")
+    resumed = events_of(experiment(), checkpoint)
+    assert not any(isinstance(event, Progress) and event.stage == "pretrain" for event in resumed)
+    assert results_of(resumed)["tasks"] == results_of(undisturbed)["tasks"]
+
+
+def test_metrics_are_thinned_and_end_with_the_last_step() -> None:
+    events = run(experiment(steps=120, width=4, pretrain={"steps": 120, "batch_size": 8}), NOWHERE, CPU)
+    metrics = [event for event in events if isinstance(event, Metric)]
+    assert {metric.name for metric in metrics} == {"loss", "learning_rate"}
+    assert len(metrics) <= 100
+    assert metrics[-1].step == 120
+
+
+def test_training_starts_at_the_log_of_the_candidates_and_learns() -> None:
+    events = events_of(experiment(steps=60, method={"kind": "simclr", "temperature": 1.0}, seed=3))
+    losses = [event.value for event in events if isinstance(event, Metric) and event.name == "loss"]
+    assert losses[0] == pytest.approx(math.log(511), rel=0.05)
+    assert losses[-1] < losses[0] - 0.2
+    for score in results_of(events)["tasks"].values():
+        assert score["value"] > 0.5 > 4 * score["chance"]
+
+
+def test_an_encoder_trained_on_shuffled_pairs_reads_no_information() -> None:
+    estimate = results_of(events_of(experiment(steps=60, recipe=Shuffled(kind="noise"))))["mi"]["infonce"]
+    assert abs(estimate["value"]) <= 3 * estimate["stderr"]
+
+
+def test_what_is_trained_on_calibrated_on_and_measured_on_are_different_items() -> None:
+    recipe = Watched(kind="noise", seen=[])
+    bounds: dict[str, int] = {}
+    for event in run(experiment(recipe=recipe), NOWHERE, CPU):
+        if isinstance(event, Stage):
+            bounds[event.name] = len(recipe.seen)
+        if isinstance(event, Progress) and event.stage == "information":
+            bounds.setdefault("calibrated", len(recipe.seen) - 1)
+    phases = (slice(bounds["pretrain"], bounds["information"]), slice(bounds["information"], bounds["calibrated"]))
+    trained, calibrated, measured = (
+        {image.numpy().tobytes() for batch in recipe.seen[phase] for image in batch}
+        for phase in (*phases, slice(bounds["calibrated"], None))
+    )
+    assert len(trained) > 1000 and len(calibrated) <= 179 and len(measured) > 500
+    assert not trained & calibrated and not trained & measured and not calibrated & measured
+    assert all(len(batch.flatten(1).unique(dim=0)) == 128 for batch in recipe.seen[bounds["calibrated"] :])
+
+
+def test_an_epoch_sees_each_item_at_most_once() -> None:
+    recipe = Watched(kind="noise", seen=[])
+    for event in run(experiment(recipe=recipe), NOWHERE, CPU):
+        if isinstance(event, Stage) and event.name == "information":
+            break
+    epochs = [torch.cat(recipe.seen[1:5]), torch.cat(recipe.seen[5:8])]  # the first batch is the preview's
+    assert [len(epoch.flatten(1).unique(dim=0)) for epoch in epochs] == [4 * 256, 3 * 256]
+
+
+def test_a_loss_that_is_no_number_ends_the_training() -> None:
+    with pytest.raises(Diverged, match="nan after 1 steps"):
+        events_of(experiment(recipe=Undefined(kind="noise")))
+
+
+def test_the_learning_rate_warms_up_and_decays_to_zero() -> None:
+    pretrain = spec.Pretrain(learning_rate=2.0, warmup=0.1)
+    rates = [learning_rate(pretrain, step, 100) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.2 * step for step in range(1, 11)])
+    assert rates[10] == 2.0 and rates[55] == pytest.approx(1.0)
+    assert 0 < rates[99] < 0.001
+    assert learning_rate(spec.Pretrain(learning_rate=2.0, warmup=1), 4, 5) == 2.0
+    assert learning_rate(spec.Pretrain(learning_rate=2.0, warmup=0), 0, 5) == 2.0
+
+
+def test_the_saved_encoder_is_the_one_that_was_measured(undisturbed: list[Event]) -> None:
+    weights = safetensors.torch.load(artifacts_of(undisturbed)["encoder.safetensors"])
+    encoder = PixelEncoder(encoders.build(spec.SmallConv(width=8), 1), torch.zeros(1), torch.ones(1))
+    encoder.load_state_dict(weights)
+    data = load("digits", 16, NOWHERE, CPU)
+    assert torch.equal(encoder.mean, data.mean) and torch.equal(encoder.std, data.std)
+
+
+PICTURES = (spec.Noise(kind="noise", sigma=1.0), spec.Crop(kind="crop"), spec.Augment(kind="augment"))
+
+
+@pytest.mark.parametrize("recipe", PICTURES, ids=lambda recipe: recipe.kind)
+@pytest.mark.parametrize("size", [8, 16, 100])
+def test_a_preview_is_a_grid_of_pairs(recipe: spec.Views, size: int) -> None:
+    picture = preview(spec.Dataset(name="digits", image_size=size), recipe, NOWHERE)
+    pixels = decode_png(torch.frombuffer(bytearray(picture), dtype=torch.uint8))
+    assert pixels.shape[0] == 3
+    assert 500 <= pixels.shape[2] <= 750
+    assert picture == preview(spec.Dataset(name="digits", image_size=size), recipe, NOWHERE)
+
+
+def test_a_preview_shows_the_images_when_nothing_is_done_to_them() -> None:
+    picture = preview(spec.Dataset(name="digits"), spec.Noise(kind="noise", sigma=0), NOWHERE, pairs=1, seed=0)
+    pixels = decode_png(torch.frombuffer(bytearray(picture), dtype=torch.uint8))
+    v1, v2 = pixels.chunk(2, dim=2)
+    assert torch.equal(v1, v2)
+    scale = v1.shape[1] // 16
+    originals = {image.numpy().tobytes() for image in load("digits", 16, NOWHERE, CPU).train_images}
+    assert v1[:1, ::scale, ::scale].numpy().tobytes() in originals
