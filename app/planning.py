@@ -15,9 +15,11 @@ from app.problems import field_errors
 from app.schemas import Cost
 from ml.spec import ExperimentSpec, SpecError, SweepSpec, expand, resolve
 
-# Pairs per second on one CPU core at 16x16 pixels, single precision, with nothing else running; see benchmarks/.
-REFERENCE_RATE = {"small_conv": 9000.0, "resnet18": 130.0}
-FIXED_SECONDS = 1.5  # for loading, the information and the tasks
+# Pairs per second on one CPU core in float32 at 16x16 pixels, where width is a choice at width 16. With the image's side and with
+# width the rates fall by these powers, which fit small_conv at 16 and 32 pixels and widths 16 to 64.
+REFERENCE_RATE = {"small_conv": 14_000.0, "resnet18": 60.0}
+SIDE_POWER, WIDTH_POWER = 1.6, 1.3
+FIXED_SECONDS = 1.0  # for loading, the information and the tasks
 HIGHEST_SEED = 2**31 - 1  # that a spec accepts
 WORKER_SILENCE = 60  # seconds after which a worker is not counted any more
 
@@ -56,9 +58,8 @@ def cost(session: Session, *specs: ExperimentSpec) -> Cost:
     basis = "the rate of finished experiments like this one" if rate else "reference rates of one CPU core; measured ones follow"
     total = 0.0
     for spec in specs:
-        pixels = (spec.dataset.image_size or 32) ** 2
-        width = getattr(spec.encoder, "width", 64)
-        speed = rate or REFERENCE_RATE[spec.encoder.kind] * 256 / pixels * min((64 / width) ** 1.5, 4.0)
+        smaller = (16 / (spec.dataset.image_size or 32)) ** SIDE_POWER * (16 / getattr(spec.encoder, "width", 16)) ** WIDTH_POWER
+        speed = rate or REFERENCE_RATE[spec.encoder.kind] * smaller
         steps = spec.pretrain.total_steps(datasets.facts(spec.dataset.name).train)
         total += FIXED_SECONDS + steps * (spec.pretrain.batch_size or 256) / speed
     return Cost(trainings=len(specs), seconds=float(f"{total:.3g}"), basis=basis)

@@ -20,7 +20,7 @@ PRESETS = {
         "Minutes on two cores, with scikit-learn's digits: nothing to download.",
         SweepSpec.model_validate(
             {
-                "name": "noise on handwritten digits",
+                "name": "Noise on handwritten digits",
                 "base": {
                     "name": "digits with noise",
                     "dataset": {"name": "digits", "image_size": 16},

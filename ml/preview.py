@@ -14,6 +14,7 @@ from ml.spec import Dataset
 from ml.spec import Views as Recipe
 
 WIDTH = 700  # pixels that a picture is enlarged to, about
+GAP = 3  # pixels between v1 and v2; between pairs it is wider
 
 
 def preview(dataset: Dataset, recipe: Recipe, root: Path, pairs: int = 8, seed: int = 0) -> bytes:
@@ -32,12 +33,13 @@ def of_data(data: Data, recipe: Recipe, pairs: int, seed: int) -> bytes:
 
 
 def _grid(v1: UInt8[Tensor, "B 3 H W"], v2: UInt8[Tensor, "B 3 H W"]) -> UInt8[Tensor, "3 height width"]:
-    """Up to four pairs in a row, on white; pixels are enlarged a whole number of times."""
+    """Up to four pairs v1 | v2 in a row, on white; pixels are enlarged a whole number of times."""
     width = 2 * v1.shape[-1]
     columns = max(1, min(4, len(v1), WIDTH // width))
     scale = max(1, WIDTH // (columns * width))
-    pairs = torch.cat((v1, v2), dim=3).repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
-    grid: Tensor = make_grid(pairs, nrow=columns, padding=6, pad_value=255)
+    left, right = (view.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3) for view in (v1, v2))
+    between = left.new_full((*left.shape[:3], GAP), 255)
+    grid: Tensor = make_grid(torch.cat((left, between, right), dim=3), nrow=columns, padding=5 * GAP, pad_value=255)
     return grid
 
 
