@@ -12,6 +12,7 @@ from app.errors import Invalid
 from app.settings import settings
 from ml.spec import DatasetFacts, held_out
 
+LEAST_ITEMS = 8  # in each split
 DIGITS = DatasetFacts(name="digits", train=1797 - held_out(1797), test=held_out(1797), channels=1, image_size=16, classes=10)
 NAMED = {
     "digits": "1797 handwritten digits of scikit-learn, inside the package",
@@ -72,36 +73,60 @@ def _mnist(raw: Path) -> DatasetFacts:
 
 def _npz(name: str) -> Path | None:
     root = settings().datasets_dir
-    return next((path for pattern in (f"{name}.npz", f"*/{name}.npz") for path in sorted(root.glob(pattern))), None)
+    if name in NAMED:
+        path = root / name / f"{name}.npz"
+        return path if path.is_file() else None
+    return next((path for path in (root / f"{name}.npz", *sorted(root.glob(f"*/{name}.npz"))) if path.is_file()), None)
 
 
 @lru_cache(maxsize=256)
 def _npz_facts(name: str, path: Path, _mtime: int, _size: int) -> DatasetFacts:
-    """Layouts: `x` with optional `y` and `split`, or MedMNIST's `train_images` … `test_labels`."""
+    """As `ml.datasets.npz` reads it: `x` with optional `y` and `split`, or MedMNIST's `train_images` … `test_labels`."""
+    headers, arrays = _read_npz(path)
+    if "x" in headers:
+        (items, *shape), dtype = headers["x"]
+        test = int(np.isin(arrays["split"].astype(str), ("test", "1")).sum()) if "split" in arrays else held_out(items)
+        train, labels = items - test, [arrays[key] for key in ("y",) if key in arrays]
+    elif {"train_images", "test_images"} <= headers.keys():
+        (train, *shape), dtype = headers["train_images"]
+        test = headers["test_images"][0][0]
+        labels = [arrays[key] for key in ("train_labels", "test_labels") if key in arrays]
+    else:
+        raise _refused(path, "it has neither x nor train_images and test_images")
+    if dtype != np.uint8 or len(shape) not in (2, 3) or 0 in shape:
+        raise _refused(path, f"its images are {dtype} of shape {tuple(shape)}")
+    if min(train, test) < LEAST_ITEMS:
+        raise _refused(path, f"it has {train} training and {test} test items; at least {LEAST_ITEMS} of each are needed")
+    return DatasetFacts(
+        name=name,
+        train=train,
+        test=test,
+        channels=shape[2] if len(shape) == 3 else 1,
+        image_size=min(shape[:2]),
+        classes=len(np.unique(np.concatenate([array.ravel() for array in labels]))) if labels else None,
+    )
+
+
+def _read_npz(path: Path) -> tuple[dict[str, tuple[tuple[int, ...], Any]], dict[str, Any]]:
+    """(Shape, type) of the images, and the small arrays themselves. Raises Invalid."""
     try:
         with zipfile.ZipFile(path) as archive:
-            shapes = {member.removesuffix(".npy"): _header(archive.open(member)) for member in archive.namelist()}
-        arrays = np.load(path, allow_pickle=False)
-        if "train_images" in shapes:
-            (train, *shape), dtype = shapes["train_images"]
-            test = shapes["test_images"][0][0]
-            labels = arrays["train_labels"] if "train_labels" in shapes else None
-        else:
-            (items, *shape), dtype = shapes["x"]
-            test = int(np.isin(arrays["split"].astype(str), ("test", "1")).sum()) if "split" in shapes else held_out(items)
-            train = items - test
-            labels = arrays["y"] if "y" in shapes else None
-        height, width, channels = (*shape, 1) if len(shape) == 2 else shape
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-        message = f"{path.name} is no dataset: it needs x [N,H,W] or [N,H,W,C], and may have y [N] and split [N] ({error})"
-        raise Invalid.field("/dataset/name", message) from None
-    if dtype != np.uint8:
-        raise Invalid.field("/dataset/name", f"{path.name} holds {dtype}; images must be uint8")
-    classes = None if labels is None else len(np.unique(labels))
-    return DatasetFacts(name=name, train=train, test=test, channels=channels, image_size=max(height, width), classes=classes)
+            members = set(archive.namelist())
+            images = [key for key in ("x", "train_images", "test_images") if f"{key}.npy" in members]
+            headers = {key: _header(archive.open(f"{key}.npy")) for key in images}
+        with np.load(path, allow_pickle=False) as archive:
+            small = [key for key in ("y", "split", "train_labels", "test_labels") if key in archive.files]
+            return headers, {key: archive[key] for key in small}
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise _refused(path, str(error)) from None
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], Any]:
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     shape, _, dtype = read[np.lib.format.read_magic(file)](file)
     return shape, dtype
+
+
+def _refused(path: Path, reason: str) -> Invalid:
+    wanted = "it needs x [N,H,W] or [N,H,W,C] of uint8, and may have y [N] and split [N]"
+    return Invalid.field("/dataset/name", f"{path.name} is no dataset: {reason}; {wanted}")

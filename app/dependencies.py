@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Header, Query, Request, Response
 from pydantic import BaseModel
@@ -17,8 +17,11 @@ from app.errors import FieldError, IdempotencyMismatch, InFlight, Invalid
 from app.persistence import bell
 from app.persistence.database import open_session
 from app.persistence.models import IdempotencyKey
+from app.problems import escaped
 
 LONGEST_WAIT = 60  # seconds
+DEEPEST = 32  # levels of a body
+TEXT = r"^[^\x00]*$"  # what a database can look for
 WAITERS = threading.BoundedSemaphore(128)  # of the thread pool's 256, so that waiting clients cannot starve the others
 
 
@@ -78,12 +81,14 @@ def _once(
     session: SessionDep,
     body: Annotated[bytes, Depends(_request_body)],
     idempotency_key: Annotated[
-        str | None, Header(min_length=1, max_length=200, description="Makes a repeated POST answer as the first one did.")
+        str | None,
+        Header(max_length=200, pattern=r"^[!-~]+$", description="Makes a repeated POST answer as the first one did."),
     ] = None,
 ) -> Once:
-    fingerprint = hashlib.sha256(
-        f"{request.method} {request.url.path}?{request.url.query}\n".encode() + _canonical(body)
-    ).hexdigest()
+    parsed = _parsed(body)
+    _refuse_unkeepable(parsed, "", DEEPEST)
+    asked = f"{request.method} {request.url.path}?{request.url.query}\n{json.dumps(parsed, sort_keys=True)}"
+    fingerprint = hashlib.sha256(asked.encode()).hexdigest()
     once = Once(session, response, idempotency_key, fingerprint)
     if idempotency_key is None:
         return once
@@ -99,26 +104,41 @@ def _once(
     raise Replay(row.status, {**row.headers, "Idempotent-Replayed": "true"}, row.body)
 
 
-def _canonical(body: bytes) -> bytes:
+def _parsed(body: bytes) -> Any:
     try:
-        return json.dumps(json.loads(body), sort_keys=True).encode()
-    except ValueError:
-        return body
+        return json.loads(body) if body else None
+    except (ValueError, RecursionError):  # whether that is wrong is for the endpoint to say, which may need no body
+        return body.hex()
+
+
+def _refuse_unkeepable(value: Any, pointer: str, depth: int) -> None:
+    """What no spec needs and no database keeps: NUL, halves of surrogate pairs, and nesting without end. Raises Invalid."""
+    if depth == 0:
+        raise Invalid.field(pointer, f"nested more than {DEEPEST} levels deep")
+    if isinstance(value, str) and (found := re.search("[\0\ud800-\udfff]", value)):
+        raise Invalid.field(pointer, f"any text without the character {found[0]!r}, which cannot be kept")
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            _refuse_unkeepable(item, f"{pointer}/{index}", depth - 1)
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _refuse_unkeepable(name, pointer, depth)
+            _refuse_unkeepable(item, f"{pointer}/{escaped(name)}", depth - 1)
 
 
 OnceDep = Annotated[Once, Depends(_once)]
 
 
 class Wait:
-    """Waits as long as the client prefers (`Prefer: wait=N`) for something to happen."""
+    """Waits as long as the client prefers (`Prefer: wait=N`, else not at all) for something to happen."""
 
-    def __init__(self, response: Response, seconds: float) -> None:
+    def __init__(self, response: Response, seconds: float | None) -> None:
         self.response = response
         self.seconds = seconds
 
     def until(self, done: Callable[[Session], bool], longest: float = LONGEST_WAIT) -> None:
         """Return once `done` says so or the time is up, and hold no connection in between."""
-        seconds = min(self.seconds, longest)
+        seconds = min(self.seconds or 0, longest)
         if seconds <= 0 or not WAITERS.acquire(blocking=False):  # a preference: with too many waiting it is not honoured
             return
         self.response.headers["Preference-Applied"] = f"wait={seconds:g}"
@@ -143,7 +163,7 @@ def _wait(
     ] = None,
 ) -> Wait:
     match = re.search(r"(?:^|[,;\s])wait=(\d{1,9})(?:$|[,;\s])", prefer or "")
-    return Wait(response, float(match[1]) if match else 0)
+    return Wait(response, float(match[1]) if match else None)
 
 
 WaitDep = Annotated[Wait, Depends(_wait)]

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
-from app.errors import DomainError, FieldError, Invalid, Unavailable
+from app.errors import DomainError, FieldError, Invalid, NotFound, Unavailable
 from ml.spec import SpecError
 
 log = structlog.get_logger()
@@ -24,9 +24,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(SpecError, lambda request, error: _domain(request, Invalid.field(error.pointer, error.message)))
     app.add_exception_handler(RequestValidationError, _refused)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(
-        DataError, lambda request, _: _domain(request, Invalid("a text holds a character that cannot be kept"))
-    )
+    app.add_exception_handler(DataError, lambda request, _: _domain(request, Invalid("a value is one that cannot be kept")))
     app.add_exception_handler(OperationalError, _database_away)
     app.add_exception_handler(PoolTimeout, _database_away)
     app.add_exception_handler(Exception, _unexpected)
@@ -34,7 +32,12 @@ def install(app: FastAPI) -> None:
 
 def field_errors(error: ValidationError, body: Any, prefix: str = "") -> tuple[FieldError, ...]:
     """A validation error's fields, as pointers into `body`."""
-    return tuple(FieldError(prefix + _pointer(item["loc"], body), _words(item)) for item in error.errors())
+    return tuple(FieldError(prefix + _pointer(_location(item), body), _words(item)) for item in error.errors())
+
+
+def escaped(key: str) -> str:
+    """A key as a part of a JSON pointer, RFC 6901."""
+    return key.replace("~", "~0").replace("/", "~1")
 
 
 def problem(
@@ -55,8 +58,8 @@ def problem(
         "type": f"urn:sweetspot:problem:{slug}",
         "title": title,
         "status": status,
-        "detail": detail,
-        "errors": [{"pointer": error.pointer, "message": error.message} for error in errors],
+        "detail": _printable(detail),
+        "errors": [{"pointer": _printable(error.pointer), "message": _printable(error.message)} for error in errors],
         "request_id": request.state.request_id,
         "retryable": retryable,
     }
@@ -80,9 +83,13 @@ def _domain(request: Request, error: Exception) -> JSONResponse:
 
 def _refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    errors = tuple(FieldError(_request_pointer(item["loc"], error.body), _words(item)) for item in error.errors())
+    errors = tuple(FieldError(_request_pointer(_location(item), error.body), _words(item)) for item in error.errors())
     detail = "; ".join(f"{item.pointer or 'the body'}: {item.message}" for item in errors[:3])
-    return _domain(request, Invalid(detail, errors=errors))
+    if isinstance(error.body, bytes):  # it was not even read as JSON
+        detail = "the body must be JSON, sent with Content-Type: application/json"
+        return problem(request, 415, "unsupported-media-type", "Unsupported Media Type", detail)
+    in_path = any(item["loc"][0] == "path" for item in error.errors())
+    return _domain(request, (NotFound if in_path else Invalid)(detail, errors=errors))
 
 
 def _http(request: Request, error: Exception) -> JSONResponse:
@@ -100,7 +107,8 @@ def _database_away(request: Request, error: Exception) -> JSONResponse:
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
     log.error("unexpected error", request_id=request.state.request_id, exc_info=error)
     detail = "an unexpected error, which has been logged under this request's id"
-    return problem(request, 500, "internal", "Something went wrong on our side", detail)
+    headers = {"X-Request-Id": request.state.request_id}  # this answer goes past the middleware
+    return problem(request, 500, "internal", "Something went wrong on our side", detail, headers=headers)
 
 
 def _request_pointer(location: tuple[int | str, ...], body: Any) -> str:
@@ -115,7 +123,7 @@ def _pointer(location: tuple[int | str, ...], body: Any) -> str:
     for key in location:
         if isinstance(node, dict) and key not in node and node.get("kind") == key:
             continue
-        parts.append(str(key).replace("~", "~0").replace("/", "~1"))
+        parts.append(escaped(str(key)))
         try:
             node = node[key]
         except (KeyError, IndexError, TypeError):
@@ -123,11 +131,34 @@ def _pointer(location: tuple[int | str, ...], body: Any) -> str:
     return "".join(f"/{part}" for part in parts)
 
 
+def _location(item: Any) -> tuple[int | str, ...]:
+    """Where pydantic's error is; it places a wrong tag of a union at the union, and broken JSON at a character."""
+    if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return (*item["loc"], "kind")
+    return item["loc"][:1] if item["type"] == "json_invalid" else item["loc"]
+
+
 def _words(item: Any) -> str:
     message = str(item["msg"])
-    if item["type"] == "extra_forbidden":
-        return "unknown field"
-    if item["type"] in ("missing", "json_invalid", "union_tag_not_found"):
-        return message
-    got = repr(item.get("input"))
-    return f"{message}, not {got if len(got) <= 80 else got[:77] + '...'}"
+    match item["type"]:
+        case "missing":
+            pass
+        case "extra_forbidden":
+            message = "unknown field"
+        case "json_invalid":
+            message = f"no JSON: {item['ctx']['error']} at character {item['loc'][-1]}"
+        case "value_error":
+            message = message.removeprefix("Value error, ")
+        case "union_tag_not_found":
+            message = "Field required: it chooses what the rest is"
+        case "union_tag_invalid":
+            message = f"Input should be one of {item['ctx']['expected_tags']}, not {item['ctx']['tag']!r}"
+        case _:
+            got = repr(item.get("input"))
+            message = f"{message}, not {got if len(got) <= 80 else got[:77] + '...'}"
+    return message
+
+
+def _printable(text: str) -> str:
+    """Half a surrogate pair, which JSON can smuggle in, cannot be sent back as UTF-8."""
+    return text.encode(errors="backslashreplace").decode()

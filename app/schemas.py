@@ -268,7 +268,7 @@ class PresetRun(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str | None = Field(None, max_length=200, description="A title for the sweep; the preset's own by default.")
-    seed: int | None = Field(None, ge=0, le=2**31 - 1, description="The first seed.")
+    seed: int | None = Field(None, ge=0, le=2**31 - 101, description="The first seed; the others count up from it.")
 
 
 class Variant(BaseModel):

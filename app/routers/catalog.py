@@ -70,7 +70,7 @@ def _estimators() -> Iterator[dict[str, Any]]:
         "name": "infonce",
         "kind": "lower",
         "unit": "nats",
-        "description": "InfoNCE: log K - L_NCE on held-out items, a lower bound that cannot pass log K. van den Oord et al. 2018.",
+        "description": "InfoNCE: log K - L_NCE on held-out items, a lower bound, at most log K. van den Oord et al. 2018.",
         "schema": schema,
     }
 

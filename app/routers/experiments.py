@@ -11,7 +11,7 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Str
 from starlette.concurrency import run_in_threadpool
 
 from app import answers, planning, schemas
-from app.dependencies import OnceDep, RingDep, SessionDep, SliceDep, WaitDep
+from app.dependencies import TEXT, OnceDep, RingDep, SessionDep, SliceDep, WaitDep
 from app.errors import NotFound
 from app.persistence import events, experiments, files
 from app.persistence.database import open_session
@@ -20,7 +20,8 @@ from app.version import CODE_VERSION, VERSION
 from ml.spec import ExperimentSpec
 
 router = APIRouter(prefix="/v1/experiments", tags=["experiments"])
-ExperimentId = Annotated[str, Path(alias="id", description="`exp_…`")]
+ExperimentId = Annotated[str, Path(alias="id", pattern="^exp_[0-9a-f]{32}$", description="`exp_…`")]
+Text = Annotated[str, Query(pattern=TEXT)]
 SSE_PAUSE = 0.25  # seconds between looks at the database
 SSE_KEEP_ALIVE = 15.0  # seconds of silence that proxies bear
 
@@ -47,10 +48,12 @@ def list_experiments(
     session: SessionDep,
     page: SliceDep,
     state: Annotated[schemas.State | None, Query(description="Only those in this state.")] = None,
-    sweep: Annotated[str | None, Query(max_length=100, description="Only those of this sweep.")] = None,
-    tag: Annotated[str | None, Query(max_length=60, description="Only those with this tag.")] = None,
-    created_after: Annotated[datetime | None, Query(description="Only those submitted after this time (RFC 3339).")] = None,
-    q: Annotated[str | None, Query(max_length=200, description="Only those with this in their name, or with this id.")] = None,
+    sweep: Annotated[Text | None, Query(max_length=100, description="Only those of this sweep.")] = None,
+    tag: Annotated[Text | None, Query(max_length=60, description="Only those with this tag.")] = None,
+    created_after: Annotated[
+        datetime | None, Query(description="Only those submitted after this time (RFC 3339; UTC where it names no offset).")
+    ] = None,
+    q: Annotated[Text | None, Query(max_length=200, description="Only those with this in their name, or with this id.")] = None,
 ) -> Any:
     """Experiments, newest first."""
     filters = {"state": state, "sweep": sweep, "tag": tag, "created_after": created_after, "q": q}
@@ -73,6 +76,7 @@ def cancel_experiment(experiment_id: ExperimentId, session: SessionDep, wait: Wa
     experiments.cancel(session, experiment_id)
     session.commit()
     wait.until(lambda fresh: experiments.get(fresh, experiment_id).state in TERMINAL)
+    session.expire_all()
     return answers.experiment(experiments.get(session, experiment_id))
 
 
@@ -98,6 +102,7 @@ def delete_experiment(experiment_id: ExperimentId, session: SessionDep, afterwar
 def get_events(
     experiment_id: ExperimentId,
     request: Request,
+    response: Response,
     session: SessionDep,
     limit: Annotated[int, Query(ge=1, le=200, description="Events a page.")] = 200,
     cursor: Annotated[int, Query(ge=0, le=2**31 - 1, description="Answer the events after this sequence number.")] = 0,
@@ -112,7 +117,9 @@ def get_events(
     experiments.get(session, experiment_id)
     if "text/event-stream" in request.headers.get("accept", ""):
         session.close()
-        return StreamingResponse(_stream(experiment_id, last_event_id or cursor), media_type="text/event-stream")
+        headers = {"Vary": "Accept", "Cache-Control": "no-store"}
+        return StreamingResponse(_stream(experiment_id, last_event_id or cursor), 200, headers, media_type="text/event-stream")
+    response.headers["Vary"] = "Accept"
     rows = events.after(session, experiment_id, cursor, limit + 1)
     data = [_event(row) for row in rows[:limit]]
     more = len(rows) > limit
@@ -123,7 +130,7 @@ def get_events(
 def get_metrics(
     experiment_id: ExperimentId,
     session: SessionDep,
-    name: Annotated[list[str] | None, Query(max_length=20, description="Only metrics of these names.")] = None,
+    name: Annotated[list[Text] | None, Query(max_length=20, description="Only metrics of these names.")] = None,
 ) -> Any:
     """What was measured during the current attempt."""
     rows = experiments.metrics(session, experiments.get(session, experiment_id), name)
@@ -154,7 +161,9 @@ def list_artifacts(experiment_id: ExperimentId, session: SessionDep) -> Any:
     responses={200: {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}},
 )
 def get_artifact(
-    experiment_id: ExperimentId, name: Annotated[str, Path(description="Name of the file.")], session: SessionDep
+    experiment_id: ExperimentId,
+    name: Annotated[str, Path(max_length=200, pattern=TEXT, description="Name of the file.")],
+    session: SessionDep,
 ) -> Any:
     """One of its files."""
     return _file(session, experiment_id, name)
@@ -195,7 +204,7 @@ def reproduce(experiment_id: ExperimentId, session: SessionDep) -> Any:
     return schemas.Reproduce(
         spec=spec,
         seed=spec.seed,
-        versions={"sweetspot": VERSION, "code": CODE_VERSION, **hardware.get("versions", {})},
+        versions={"sweetspot": VERSION, "code": results.get("code", CODE_VERSION), **hardware.get("versions", {})},
         data=results.get("data"),
         hardware=hardware or None,
         command=f"curl -s $SWEETSPOT_URL/v1/experiments/{row.id}/reproduce | jq .spec | sweetspot submit - --wait",
@@ -225,7 +234,7 @@ def _file(session: SessionDep, experiment_id: str, name: str) -> Response:
     path = files.attempt_folder(experiment_id, row.attempt) / artifact.name
     if not path.is_file():
         raise NotFound(f"{experiment_id}'s {name!r} is not in the artifacts folder any more")
-    return FileResponse(path, media_type=artifact.media_type)
+    return FileResponse(path, media_type=artifact.media_type, headers={"ETag": f'"{artifact.sha256}"'})
 
 
 def _event(row: Any) -> schemas.Event:

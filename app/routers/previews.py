@@ -29,13 +29,17 @@ def make_preview(request: schemas.PreviewRequest, session: SessionDep, ring: Rin
     once.remember(answer, 202, answer.links["self"])
     session.commit()  # the worker must find the row that the bell is about
     ring("default", 1)
-    wait.seconds = wait.seconds or PATIENCE
+    wait.seconds = PATIENCE if wait.seconds is None else wait.seconds
     wait.until(lambda fresh: previews.get(fresh, row.id).state in TERMINAL, longest=PATIENCE)
     return _picture(answer.id, wait)
 
 
 @router.get("/{id}", response_class=Response, responses={200: PNG, 202: PENDING})
-def get_preview(preview_id: Annotated[str, Path(alias="id", description="`prv_…`")], session: SessionDep, wait: WaitDep) -> Any:
+def get_preview(
+    preview_id: Annotated[str, Path(alias="id", pattern="^prv_[0-9a-f]{32}$", description="`prv_…`")],
+    session: SessionDep,
+    wait: WaitDep,
+) -> Any:
     """The PNG, once it is there."""
     previews.get(session, preview_id)
     session.close()

@@ -1,7 +1,9 @@
 """`/v1/sweeps`, and the curves they trace."""
 
+import re
 from collections.abc import Sequence
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Path, Query, Request, Response
@@ -10,6 +12,7 @@ from sqlalchemy import func, select
 
 from app import answers, planning, schemas
 from app.dependencies import OnceDep, RingDep, SessionDep, SliceDep, WaitDep
+from app.errors import Invalid
 from app.persistence import files, sweeps
 from app.persistence.models import ACTIVE, TERMINAL, Sweep
 from app.persistence.sweeps import Member
@@ -17,7 +20,7 @@ from ml import curve
 from ml.spec import SweepSpec
 
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"])
-SweepId = Annotated[str, Path(alias="id", description="`swp_…`")]
+SweepId = Annotated[str, Path(alias="id", pattern="^swp_[0-9a-f]{32}$", description="`swp_…`")]
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
@@ -38,10 +41,13 @@ MEDIA_TYPES = {
     CurveFormat.SVG: "image/svg+xml",
     CurveFormat.PNG: "image/png",
     CurveFormat.PDF: "application/pdf",
-    CurveFormat.VEGA_LITE: "application/vnd.vegalite.v5+json",
+    CurveFormat.VEGA_LITE: "application/vnd.vegalite.v6+json",
 }
-CURVES = {200: {"content": {kind: BINARY for kind in MEDIA_TYPES.values() if kind != "application/json"}}}
-TaskQuery = Annotated[str | None, Query(max_length=60, description="Draw this task alone.")]
+OBJECT = {"schema": {"type": "object"}}
+CURVES = {
+    200: {"content": {kind: OBJECT if kind.endswith("json") else BINARY for kind in [*MEDIA_TYPES.values()][1:]}},
+}
+TaskQuery = Annotated[str | None, Query(max_length=60, description="Draw this task alone; the numbers are of all.")]
 
 
 @router.post("", status_code=202, response_model=schemas.Sweep, responses={200: {"model": schemas.SweepDryRun}})
@@ -93,7 +99,7 @@ def cancel_sweep(sweep_id: SweepId, session: SessionDep, wait: WaitDep) -> Any:
 @router.post("/{id}/retry", status_code=202, response_model=schemas.Sweep)
 def retry_sweep(sweep_id: SweepId, session: SessionDep, ring: RingDep, once: OnceDep, wait: WaitDep) -> Any:
     """Queue its failed and cancelled experiments anew."""
-    row = sweeps.get(session, sweep_id)
+    row = sweeps.get(session, sweep_id, lock=True)
     sweeps.retry(session, row)
     return queued(row, session, ring, once, wait)
 
@@ -101,7 +107,7 @@ def retry_sweep(sweep_id: SweepId, session: SessionDep, ring: RingDep, once: Onc
 @router.delete("/{id}", status_code=204)
 def delete_sweep(sweep_id: SweepId, session: SessionDep, afterwards: BackgroundTasks) -> None:
     """Forget a finished sweep, and the experiments that were made for it alone."""
-    removed = sweeps.delete(session, sweeps.get(session, sweep_id))
+    removed = sweeps.delete(session, sweeps.get(session, sweep_id, lock=True))
     session.commit()
     for experiment_id in removed:
         afterwards.add_task(files.remove, experiment_id)
@@ -115,10 +121,9 @@ def get_curve(
     task: TaskQuery = None,
 ) -> Any:
     """Mutual information against accuracy, with a verdict a task, in the format that `Accept` names; JSON by default."""
-    wanted = (part.split(";")[0].strip() for part in request.headers.get("accept", "").split(","))
-    formats = {kind: name for name, kind in MEDIA_TYPES.items()}
-    chosen = next((formats[kind] for kind in wanted if kind in formats), CurveFormat.JSON)
-    return _curve(session, sweep_id, chosen, task)
+    answer = _curve(session, sweep_id, _preferred(request.headers.get("accept", "")), task)
+    answer.headers["Vary"] = "Accept"
+    return answer
 
 
 @router.get("/{id}/curve.{format}", response_model=curve.Curve, responses=CURVES)
@@ -149,14 +154,29 @@ def _finished(session: SessionDep, row: Sweep) -> bool:
     return not any(member.experiment.state in ACTIVE for member in sweeps.members(session, row))
 
 
-def _curve(session: SessionDep, sweep_id: str, chosen: CurveFormat, task: str | None) -> Any:
+def _preferred(accept: str) -> CurveFormat:
+    """The format that an `Accept` header likes best, RFC 9110, 12.5.1; JSON where it likes none."""
+    best, best_quality = CurveFormat.JSON, 0.0
+    for part in accept.lower().split(","):
+        kind, *parameters = (piece.strip() for piece in part.split(";"))
+        qualities = [parameter[2:] for parameter in parameters if parameter.startswith("q=")]
+        quality = float(qualities[0]) if qualities and re.fullmatch(r"[01](\.\d{0,3})?", qualities[0]) else 1.0
+        found = next((name for name, offered in MEDIA_TYPES.items() if fnmatchcase(offered, kind)), None)
+        if found is not None and quality > best_quality:
+            best, best_quality = found, quality
+    return best
+
+
+def _curve(session: SessionDep, sweep_id: str, chosen: CurveFormat, task: str | None) -> Response:
     row = sweeps.get(session, sweep_id)
     members = sweeps.members(session, row)
     session.close()  # drawing takes a while
     spec = SweepSpec.model_validate(row.spec)
     traced = curve.trace(spec.axis, _measurements(members))
+    if task is not None and traced.verdicts and task not in traced.verdicts:
+        raise Invalid.field("query/task", f"{' or '.join(traced.verdicts)}, not {task!r}")
     if chosen is CurveFormat.JSON:
-        return traced
+        return Response(traced.model_dump_json(), media_type=MEDIA_TYPES[chosen])
     from app import figure  # noqa: PLC0415 - drawing is slow to import
 
     if chosen is CurveFormat.CSV:
@@ -175,8 +195,15 @@ def _measurements(members: Sequence[Member]) -> list[curve.Measurement]:
             i_nce_stderr=member.experiment.results["mi"]["infonce"]["stderr"],
             log_k=member.experiment.results["mi"]["infonce"]["log_k"],
             saturated=member.experiment.results["mi"]["infonce"]["saturated"],
-            tasks=member.experiment.results["tasks"],
+            tasks=_task_results(member),
         )
         for member in members
         if member.experiment.state in TERMINAL and member.experiment.results
     ]
+
+
+def _task_results(member: Member) -> dict[str, curve.TaskResult]:
+    """In the order of the spec: the first task is the one that regimes go by, and the database keeps no order of keys."""
+    found = member.experiment.results["tasks"] if member.experiment.results else {}
+    names = [task["name"] for task in member.experiment.spec["tasks"]]
+    return {name: curve.TaskResult(found[name]["value"], tuple(found[name]["ci"])) for name in names if name in found}

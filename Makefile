@@ -1,0 +1,68 @@
+# Every target sets up what it needs: a fresh clone, Python 3.11 or newer and make are enough.
+# ARGS goes to the command that a target runs: make demo ARGS="--seed 7 --keep", make test ARGS="tests/ml -x".
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint bench lock
+
+VENV := .venv
+READY := $(VENV)/.ready
+BIN := $(VENV)/bin
+COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header
+SUITS = import sys; sys.exit(sys.version_info < (3, 11))
+
+# The newest Python; PYTHON=/some/python3 chooses another.
+ifndef PYTHON
+PYTHON := $(shell for name in python3.14 python3.13 python3.12 python3.11 python3; do \
+	if $$name -c '$(SUITS)' >/dev/null 2>&1; then command -v $$name; break; fi; done)
+endif
+
+# An environment whose Python is gone or does not start is made anew.
+ifneq ($(wildcard $(READY)),)
+ifneq ($(shell $(BIN)/python -c 'print("starts")' 2>/dev/null),starts)
+$(shell rm -f $(READY))
+endif
+endif
+
+help: ## List the targets.
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: $(READY) ## Make the virtual environment .venv with everything in it.
+
+demo: $(READY) ## Trace a real curve: mutual information against accuracy, on handwritten digits.
+	@$(BIN)/sweetspot demo $(ARGS)
+
+test: $(READY) ## Run the tests; those on real datasets look for them in SWEETSPOT_DATASETS.
+	$(BIN)/python -m pytest -q $(ARGS)
+
+lint: $(READY) ## Check style, types, and who may import whom.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY) ## Measure what the documentation says about speed.
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+lock: ## Pin all dependencies anew, with their hashes; needs uv.
+	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
+	printf 'torch==2.13.0\ntorchvision==0.28.0\n' > .constraints.txt
+	$(COMPILE) --all-extras --constraint .constraints.txt --output-file requirements.lock; \
+	status=$$?; rm -f .constraints.txt; exit $$status
+	$(COMPILE) --constraint requirements.lock --output-file requirements-api.lock
+	$(COMPILE) --extra ml --constraint requirements.lock --output-file requirements-worker.lock
+
+# Without the stamp an environment was left half-made, and is begun again; with it, it is brought up to date.
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Sweetspot needs Python 3.11 or newer, and none was found: install one (on Debian" \
+		"python3 and python3-venv), or name one with PYTHON=/path/to/python3." >&2; exit 1; }
+	@$(PYTHON) -c '$(SUITS)' || { echo "$(PYTHON) is older than Python 3.11." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments:" \
+		"install its venv module (on Debian: apt-get install python3-venv)." >&2; exit 1; }
+	@test -e $@ || { echo "Making $(VENV) with $(PYTHON) and installing everything, which takes some minutes."; \
+		$(PYTHON) -m venv --clear $(VENV); }
+	@rm -f $@
+	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

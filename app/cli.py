@@ -1,0 +1,265 @@
+"""The command line. What a command needs is imported when it runs, so that `sweetspot --help` answers at once."""
+
+import os
+import re
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+from app.settings import SettingsError, settings
+
+if TYPE_CHECKING:
+    from app.client import CurveFormat, Json, Sweetspot
+
+cli = typer.Typer(
+    help="Which views should contrastive learning use? Mutual information against accuracy, and its sweet spot.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_HERE = "On this machine"
+_ASK = "Ask the service"
+_PARTS = "Single parts, for many machines"
+
+PortOption = Annotated[int | None, typer.Option("--port", help="Port of the API; 0 is any free one.", show_default="8000")]
+DataDirOption = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder of the databases, artifacts and uploads.", show_default=".sweetspot")
+]
+UrlOption = Annotated[
+    str | None,
+    typer.Option("--url", envvar="SWEETSPOT_URL", help="The service.", show_default="the one that runs here"),
+]
+
+
+def _existing(file: Path) -> Path:
+    if str(file) != "-" and not file.is_file():
+        raise typer.BadParameter(f"there is no file {str(file)!r}")
+    return file
+
+
+SpecArgument = Annotated[Path, typer.Argument(metavar="FILE", callback=_existing, help="YAML or JSON; - is stdin.")]
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="exp_... or swp_...")]
+WaitOption = Annotated[bool, typer.Option("--wait", help="Show its progress until it is finished.")]
+
+
+def main() -> None:
+    """Run the command line; what goes wrong is told on one screen, with exit status 1."""
+    try:
+        cli()
+    except Exception as error:
+        if not _is_ours(error):
+            raise
+        typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
+        typer.echo(str(error), err=True)
+        sys.exit(1)
+
+
+@cli.command(rich_help_panel=_HERE)
+def up(
+    port: PortOption = None,
+    data_dir: DataDirOption = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="How many.", show_default="one per GPU, else one per core")] = None,
+) -> None:
+    """Run all of it on this machine, in this terminal: databases, API, workers."""
+    from app.up import up as run  # noqa: PLC0415
+
+    run(port, data_dir, workers)
+
+
+@cli.command(rich_help_panel=_HERE)
+def demo(
+    seed: Annotated[int | None, typer.Option(min=0, help="First seed.", show_default="the preset's")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the service up.")] = False,
+    port: PortOption = None,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Trace a real curve in minutes: how much noise should two views of a handwritten digit carry?"""
+    from app.demo import demo as run  # noqa: PLC0415
+
+    raise typer.Exit(run(seed, keep, port, data_dir))
+
+
+@cli.command(rich_help_panel=_ASK)
+def submit(file: SpecArgument, wait: WaitOption = False, url: UrlOption = None) -> None:
+    """Queue an experiment."""
+    with _service(url) as service:
+        _queued(service, service.submit(_read(file)), wait)
+
+
+@cli.command(rich_help_panel=_ASK)
+def sweep(file: SpecArgument, wait: WaitOption = False, url: UrlOption = None) -> None:
+    """Queue experiments along an axis."""
+    with _service(url) as service:
+        _queued(service, service.sweep(_read(file)), wait)
+
+
+@cli.command(rich_help_panel=_ASK)
+def status(
+    id: IdArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="As the API has it.")] = False,
+    url: UrlOption = None,
+) -> None:
+    """Show how an experiment or a sweep stands."""
+    with _service(url) as service:
+        found = service.get(id)
+    if as_json:
+        typer.echo(_json(found))
+    else:
+        _show(found)
+
+
+@cli.command(rich_help_panel=_ASK)
+def curve(
+    id: Annotated[str, typer.Argument(metavar="ID", help="swp_...")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="What ends in .json, .csv, .svg, .png, .pdf or .vl.json.")],
+    url: UrlOption = None,
+) -> None:
+    """Write a sweep's curve into a file; while the sweep runs, of what is there."""
+    format = _curve_format(output)
+    with _service(url) as service:
+        found = service.curve(id, format)
+    output.write_bytes(found if isinstance(found, bytes) else _json(found).encode())
+    typer.echo(f"{output}")
+
+
+@cli.command(rich_help_panel=_ASK)
+def preview(
+    file: SpecArgument,
+    output: Annotated[Path, typer.Option("-o", "--output", help="A .png.")] = Path("preview.png"),
+    url: UrlOption = None,
+) -> None:
+    """Draw view pairs of a spec's dataset and views, before anything is trained."""
+    spec = _read(file)
+    spec = spec.get("base", spec)
+    if not isinstance(spec, dict) or not {"dataset", "views"} <= spec.keys():
+        raise _SpecFileError(f"{file} needs `dataset` and `views`, as an experiment has them")
+    with _service(url) as service:
+        output.write_bytes(service.preview(spec["dataset"], spec["views"]))
+    typer.echo(f"{output}")
+
+
+@cli.command(rich_help_panel=_PARTS)
+def api(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: PortOption = None,
+) -> None:
+    """Run the API alone. Needs DATABASE_URL and REDIS_URL."""
+    settings().require_database_url(), settings().require_redis_url()
+    listen = ["--host", host, "--port", str(settings().port if port is None else port)]
+    _become("uvicorn", "app.main:create_app", "--factory", *listen, "--no-access-log", "--timeout-graceful-shutdown", "3")
+
+
+@cli.command(rich_help_panel=_PARTS)
+def worker(
+    name: Annotated[str | None, typer.Option(help="Unlike every other's.", show_default="host and process id")] = None,
+) -> None:
+    """Run one worker, on one device. Needs DATABASE_URL and REDIS_URL."""
+    settings().require_database_url(), settings().require_redis_url()
+    _become("workers", "--name", name or f"{socket.gethostname()}-{os.getpid()}")
+
+
+@cli.command(rich_help_panel=_PARTS)
+def migrate() -> None:
+    """Bring the database to this version's tables. Needs DATABASE_URL."""
+    settings().require_database_url()
+    _become("migrations")
+
+
+class _SpecFileError(ValueError):
+    """A file that cannot be read as a spec, and where."""
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether the error is one that says all there is to say."""
+    from app.client import SweetspotError  # noqa: PLC0415
+    from app.embedded import EmbeddedError  # noqa: PLC0415
+    from app.up import UpError  # noqa: PLC0415
+
+    return isinstance(error, SweetspotError | UpError | EmbeddedError | SettingsError | _SpecFileError | OSError)
+
+
+def _service(url: str | None) -> "Sweetspot":
+    from app.client import Sweetspot  # noqa: PLC0415
+
+    return Sweetspot(url)
+
+
+def _read(file: Path) -> "Json":
+    """A mapping from YAML, of which JSON is a part. Raises _SpecFileError with the line at fault."""
+    import yaml  # noqa: PLC0415
+
+    class Loader(yaml.SafeLoader):
+        """Reads 1e-3 as the number that it is in JSON and in YAML 1.2."""
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"), list("-+.0123456789")
+    )
+    name = "stdin" if str(file) == "-" else str(file)
+    try:
+        text = sys.stdin.read() if name == "stdin" else file.read_text()
+        found = yaml.load(text, Loader)
+    except UnicodeDecodeError:
+        raise _SpecFileError(f"{name} is not text") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise _SpecFileError(f"{name}{place}: {error.problem}\n{mark.get_snippet() if mark else ''}") from None
+    except yaml.YAMLError as error:
+        raise _SpecFileError(f"{name}: {error}") from None
+    if not isinstance(found, dict):
+        raise _SpecFileError(f"{name} must hold a mapping of fields to values, not {type(found).__name__}")
+    return found
+
+
+def _queued(service: "Sweetspot", found: "Json", wait: bool) -> None:
+    typer.echo(f"{found['id']} {found['state']}")
+    if not wait:
+        typer.echo(f"sweetspot status {found['id']}", err=True)
+        return
+    from rich.console import Console  # noqa: PLC0415
+
+    from app.progress import follow  # noqa: PLC0415
+
+    found = follow(service, found["id"], Console(stderr=True))
+    _show(found)
+    if found["state"] != "succeeded":
+        raise typer.Exit(1)
+
+
+def _show(found: "Json") -> None:
+    from rich.console import Console  # noqa: PLC0415
+
+    from app import tables  # noqa: PLC0415
+
+    Console().print(tables.sweep(found) if "counts" in found else tables.experiment(found))
+
+
+def _curve_format(output: Path) -> "CurveFormat":
+    from app.client import CurveFormat  # noqa: PLC0415
+
+    formats: tuple[CurveFormat, ...] = get_args(CurveFormat)
+    for format in sorted(formats, key=len, reverse=True):
+        if output.name.endswith(f".{format}"):
+            return format
+    raise typer.BadParameter(f"{output} must end in one of .{', .'.join(formats)}", param_hint="--output")
+
+
+def _json(found: Any) -> str:
+    import json  # noqa: PLC0415
+
+    return json.dumps(found, indent=2, ensure_ascii=False)
+
+
+def _become(module: str, *arguments: str) -> None:
+    """Go on as `python -m module`, so that signals reach it and nothing stands above it."""
+    from app.children import own_code  # noqa: PLC0415
+
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-m", module, *arguments], os.environ | own_code())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Experiments, sweeps and curves as tables for a terminal."""
+
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from app.client import Json
+
+_COLOURS = {"succeeded": "green", "failed": "red", "running": "cyan", "cancelling": "yellow", "cancelled": "yellow"}
+
+
+def experiment(found: Json) -> RenderableType:
+    """How an experiment stands, and what it found."""
+    table = _facts(found)
+    progress = found["progress"]
+    if progress["stage"] and found["state"] == "running":
+        table.add_row("progress", f"{progress['stage']}, step {progress['step']} of {progress['total'] or '?'}")
+    table.add_row("attempt", str(found["attempt"]))
+    if found["error"]:
+        table.add_row("error", Text(f"{found['error']['code']}: {found['error']['message']}", style="red"))
+    results = found["results"] or {"mi": {}, "tasks": {}}
+    for name, estimate in results["mi"].items():
+        more = f", of at most log K = {estimate['log_k']:.2f}" + (", saturated: at least" if estimate["saturated"] else "")
+        table.add_row(name, f"{estimate['value']:.3f} ± {estimate['stderr']:.3f} nats{more}")
+    for name, task in results["tasks"].items():
+        low, high = task["ci"]
+        table.add_row(name, f"{task['metric']} {task['value']:.3f} [{low:.3f}, {high:.3f}], chance {task['chance']:.3f}")
+    return table
+
+
+def sweep(found: Json) -> RenderableType:
+    """How a sweep and each of its experiments stand."""
+    table = _facts(found)
+    counts = found["counts"]
+    table.add_row("counts", ", ".join(f"{count} {state}" for state, count in counts.items() if count))
+    members = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in (found["spec"]["axis"]["path"], "seed", "experiment", "state", ""):
+        members.add_column(column)
+    for member in found["experiments"]:
+        progress = member["progress"]
+        note = f"{progress['stage']} {progress['step']}/{progress['total'] or '?'}" if member["state"] == "running" else ""
+        note = "reused" if member["reused"] else member["error"]["message"] if member["error"] else note
+        members.add_row(_text(member["value"]), str(member["seed"]), member["id"], _state(member["state"]), Text(note))
+    return Group(table, members)
+
+
+def curve(found: Json, task: str) -> Table:
+    """The points of a curve: information and one task's result."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(found["axis"]["path"], justify="right")
+    for column in ("I_NCE, nats", f"{task}"):
+        table.add_column(column, justify="right")
+    table.add_column("regime")
+    table.add_column("")
+    for point in found["points"]:
+        result = point["tasks"].get(task)
+        regime = point["regime"].replace("_", " ")
+        table.add_row(
+            point["label"],
+            _with_interval(point["i_nce"], point["i_nce_ci"]),
+            _with_interval(result["value"], result["ci"]) if result else "-",
+            Text(regime, style="bold green" if point["regime"] == "sweet_spot" else ""),
+            "saturated" if point["saturated"] else "",
+        )
+    if any(point["saturated"] for point in found["points"]):
+        ceiling = max(point["log_k"] for point in found["points"] if point["saturated"])
+        table.caption = f"saturated: I_NCE is at least this, its ceiling log K being {ceiling:.2f} nats; ± are 95 % over seeds"
+    return table
+
+
+def _facts(found: Json) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row("id", found["id"])
+    if found["name"]:
+        table.add_row("name", Text(found["name"]))
+    table.add_row("state", _state(found["state"]))
+    for field in ("created_at", "started_at", "finished_at"):
+        if found[field]:
+            table.add_row(field.removesuffix("_at"), found[field])
+    return table
+
+
+def _state(state: str) -> Text:
+    return Text(state, style=_COLOURS.get(state, ""))
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def _with_interval(value: float | None, interval: list[float] | None) -> str:
+    if value is None:
+        return "-"
+    half = f" ± {(interval[1] - interval[0]) / 2:.3f}" if interval else ""
+    return f"{round(value, 3) + 0.0:.3f}{half}"  # no -0.000
