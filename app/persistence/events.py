@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 from app.persistence.models import Event, Experiment
 
 
-def append(session: Session, experiments: Iterable[Experiment], kind: str, data: dict[str, Any]) -> None:
-    """Write the next event of experiments whose rows this transaction holds locked (or has just made)."""
-    for row in experiments:
+def append(session: Session, kind: str, told: Iterable[tuple[Experiment, dict[str, Any]]]) -> None:
+    """Write the next event of experiments, each with its data, whose rows this transaction holds locked (or has just made)."""
+    for row, data in told:
         row.last_event += 1
         session.add(Event(experiment_id=row.id, seq=row.last_event, attempt=row.attempt, type=kind, data=data))
     session.flush()

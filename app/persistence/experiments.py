@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from sqlalchemy import Select, exists, func, or_, select
@@ -20,11 +20,11 @@ IDLE = {"stage": None, "step": 0, "total": None, "rate": None, "eta_s": None}
 
 def create(session: Session, spec: ExperimentSpec, retry_of: str | None = None) -> Experiment:
     """Queue an experiment of a resolved spec."""
-    return create_all(session, [spec], retry_of)[0]
+    return create_all(session, [(spec, retry_of)])[0]
 
 
-def create_all(session: Session, specs: Sequence[ExperimentSpec], retry_of: str | None = None) -> Sequence[Experiment]:
-    """Queue experiments of resolved specs, to be taken in this order."""
+def create_all(session: Session, wanted: Iterable[tuple[ExperimentSpec, str | None]]) -> Sequence[Experiment]:
+    """Queue experiments of resolved specs, each with the id of the one that it retries, to be taken in this order."""
     made = [
         Experiment(
             id=new_id("exp"),
@@ -37,11 +37,11 @@ def create_all(session: Session, specs: Sequence[ExperimentSpec], retry_of: str 
             retry_of=retry_of,
             last_event=0,
         )
-        for spec in specs
+        for spec, retry_of in wanted
     ]
     session.add_all(made)
     session.flush()
-    events.append(session, made, "queued", {"retry_of": retry_of} if retry_of else {})
+    events.append(session, "queued", [(row, {"retry_of": row.retry_of} if row.retry_of else {}) for row in made])
     return made
 
 
@@ -104,10 +104,10 @@ def cancel(session: Session, experiment_id: str) -> Experiment:
     if experiment.state == "queued":
         now = session.scalar(select(func.clock_timestamp()))
         experiment.state, experiment.finished_at = "cancelled", now
-        events.append(session, [experiment], "cancelled", {})
+        events.append(session, "cancelled", [(experiment, {})])
     elif experiment.state == "running":
         experiment.state = "cancelling"
-        events.append(session, [experiment], "cancelling", {})
+        events.append(session, "cancelling", [(experiment, {})])
     session.flush()
     return experiment
 

@@ -33,7 +33,7 @@ def create(session: Session, name: str, spec: dict[str, Any], trainings: Iterabl
     session.flush()
     places = list(trainings)
     twins = experiments.finished_twins(session, [training for _, training in places])
-    missing = [training for (_, training), twin in zip(places, twins, strict=True) if twin is None]
+    missing = [(training, None) for (_, training), twin in zip(places, twins, strict=True) if twin is None]
     made = iter(experiments.create_all(session, missing))
     for (index, training), twin in zip(places, twins, strict=True):
         session.add(
@@ -122,10 +122,12 @@ def retry(session: Session, sweep: Sweep) -> int:
     if not broken:
         now = state(Counter(member.experiment.state for member in found))
         raise StateConflict(f"{sweep.id} is {now} and has no failed or cancelled experiment to retry", now)
-    for member in broken:
-        again = experiments.retry(session, member.experiment.id)
-        place = (SweepMember.sweep_id == sweep.id, SweepMember.experiment_id == member.experiment.id)
-        session.execute(update(SweepMember).where(*place).values(experiment_id=again.id))
+    wanted = [(ExperimentSpec.model_validate(member.experiment.spec), member.experiment.id) for member in broken]
+    places = [
+        {"sweep_id": sweep.id, "axis_index": member.index, "seed": member.seed, "experiment_id": again.id}
+        for member, again in zip(broken, experiments.create_all(session, wanted), strict=True)
+    ]
+    session.execute(update(SweepMember), places)
     return len(broken)
 
 

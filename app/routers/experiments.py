@@ -21,12 +21,13 @@ from ml.spec import ExperimentSpec
 
 router = APIRouter(prefix="/v1/experiments", tags=["experiments"])
 ExperimentId = Annotated[str, Path(alias="id", pattern="^exp_[0-9a-f]{32}$", description="`exp_…`")]
+DRY_RUN = {"model": schemas.DryRun, "description": "With `dry_run`: what would be queued."}
 Text = Annotated[str, Query(pattern=TEXT)]
 SSE_PAUSE = 0.25  # seconds between looks at the database
 SSE_KEEP_ALIVE = 15.0  # seconds of silence that proxies bear
 
 
-@router.post("", status_code=202, response_model=schemas.Experiment, responses={200: {"model": schemas.DryRun}})
+@router.post("", status_code=202, response_model=schemas.Experiment, responses={200: DRY_RUN})
 def submit_experiment(
     spec: ExperimentSpec,
     session: SessionDep,

@@ -47,10 +47,11 @@ OBJECT = {"schema": {"type": "object"}}
 CURVES = {
     200: {"content": {kind: OBJECT if kind.endswith("json") else BINARY for kind in [*MEDIA_TYPES.values()][1:]}},
 }
+DRY_RUN = {"model": schemas.SweepDryRun, "description": "With `dry_run`: what would be queued."}
 TaskQuery = Annotated[str | None, Query(max_length=60, description="Draw this task alone; the numbers are of all.")]
 
 
-@router.post("", status_code=202, response_model=schemas.Sweep, responses={200: {"model": schemas.SweepDryRun}})
+@router.post("", status_code=202, response_model=schemas.Sweep, responses={200: DRY_RUN})
 def submit_sweep(
     spec: SweepSpec,
     session: SessionDep,
@@ -127,7 +128,12 @@ def get_curve(
 
 
 @router.get("/{id}/curve.{format}", response_model=curve.Curve, responses=CURVES)
-def get_curve_as(sweep_id: SweepId, format: CurveFormat, session: SessionDep, task: TaskQuery = None) -> Any:
+def get_curve_as(
+    sweep_id: SweepId,
+    format: Annotated[CurveFormat, Path(description="The format.")],
+    session: SessionDep,
+    task: TaskQuery = None,
+) -> Any:
     """Mutual information against accuracy, with a verdict a task; while the sweep still runs, of what is there."""
     return _curve(session, sweep_id, format, task)
 

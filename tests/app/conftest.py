@@ -1,0 +1,100 @@
+"""What a worker would write, without the training: claims, reports and results go through the leases as they do in earnest."""
+
+import math
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session
+
+from app.embedded import Servers
+from app.persistence import files, leases
+from app.persistence.database import open_session
+from app.persistence.leases import Claim
+
+Json = dict[str, Any]
+
+
+class Work:
+    """A worker's side of the database."""
+
+    def claim(self, owner: str = "worker-1", lease: float = 60) -> Claim | None:
+        return self.write(lambda session: leases.claim_experiment(session, owner, "default", lease))
+
+    def claimed(self, owner: str = "worker-1", lease: float = 60) -> Claim:
+        claim = self.claim(owner, lease)
+        assert claim is not None
+        return claim
+
+    def write(self, words: Callable[[Session], Any]) -> Any:
+        with open_session() as session:
+            said = words(session)
+            session.commit()
+            return said
+
+    def succeed(
+        self, claim: Claim, i_nce: float = 2.64, accuracy: float = 0.86, artifacts: dict[str, bytes] | None = None
+    ) -> None:
+        folder = files.attempt_folder(claim.id, claim.attempt)
+        rows = []
+        for name, content in (artifacts or {}).items():
+            folder.mkdir(parents=True, exist_ok=True)
+            Path(folder / name).write_bytes(content)
+            kind = "image/png" if name.endswith(".png") else "application/octet-stream"
+            rows.append({"name": name, "media_type": kind, "size": len(content), "sha256": sha256(content).hexdigest()})
+        self.write(lambda session: leases.succeed(session, claim, results(claim.spec, i_nce, accuracy), rows))
+
+    def finish_all(self, measure: Callable[[Json], tuple[float, float]]) -> list[str]:
+        """Claim and finish whatever is queued; `measure` says (I_NCE, accuracy) of a spec."""
+        done = []
+        while (claim := self.claim()) is not None:
+            self.succeed(claim, *measure(claim.spec))
+            done.append(claim.id)
+        return done
+
+
+def results(spec: Json, i_nce: float, accuracy: float) -> Json:
+    """As `ml.experiment.run` ends."""
+    log_k = math.log(spec["mi"]["k"])
+    estimate = {"value": i_nce, "stderr": 0.02, "log_k": log_k, "saturated": i_nce > log_k - 1, "low": False, "kind": "lower"}
+    score = {"metric": "accuracy", "value": accuracy, "ci": [accuracy - 0.03, accuracy + 0.03], "chance": 0.1}
+    return {
+        "mi": {"infonce": estimate},
+        "information": None,
+        "tasks": {task["name"]: score for task in spec["tasks"]},
+        "quality": None,
+        "timing": {"data": 0.1, "pretrain": 3.5, "information": 0.2, "tasks": 0.1, "pairs_per_second": 21942.857142857141},
+        "hardware": {"device": "cpu", "cpu": "a processor", "threads": 1, "torch": "2.13.0"},
+        "data": {"digest": "0" * 64, "train": 1078, "test": 719},
+    }
+
+
+@pytest.fixture
+def work(database: Servers) -> Work:
+    return Work()
+
+
+@pytest.fixture
+def spec() -> Json:
+    """The smallest experiment: what it leaves out has a default."""
+    return {"dataset": {"name": "digits"}, "views": {"kind": "noise", "sigma": 0.7}}
+
+
+@pytest.fixture
+def sweep_spec(spec: Json) -> Json:
+    return {"base": spec, "axis": {"path": "views.sigma", "values": [0.1, 0.7, 2.5]}, "seeds": 2}
+
+
+@pytest.fixture
+def submit(api: TestClient, spec: Json) -> Callable[..., Json]:
+    """Submits an experiment, which differs from the smallest one in these fields."""
+
+    def submit(**fields: Any) -> Json:
+        answer = api.post("/v1/experiments", json=spec | fields)
+        assert answer.status_code == 202, answer.text
+        return dict(answer.json())
+
+    return submit

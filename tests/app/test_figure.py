@@ -1,0 +1,160 @@
+"""The figure holds the curve's numbers in every format, and is valid in each."""
+
+import csv
+import io
+import json
+import math
+import struct
+import zlib
+from xml.etree import ElementTree
+
+import altair
+import pytest
+
+from app.figure import figure, render, to_csv, views_picture
+from ml import spec
+from ml.curve import Curve, Measurement, TaskResult, trace
+
+SIGMAS = (0, 0.1, 0.2, 0.4, 0.7, 1, 1.6, 2.5)
+ACCURACIES = (0.56, 0.73, 0.78, 0.83, 0.86, 0.84, 0.82, 0.75)
+NATS = (6.23, 6.19, 5.98, 4.73, 2.64, 1.39, 0.36, 0.02)
+LOG_K = math.log(512)
+
+
+def measurements(values: int = 8, seeds: int = 3, start: int = 0) -> list[Measurement]:
+    return [
+        Measurement(
+            experiment=f"exp_{index}_{seed}",
+            index=index,
+            seed=seed,
+            i_nce=NATS[index] + 0.01 * (seed - 1),
+            i_nce_stderr=0.02,
+            log_k=LOG_K,
+            saturated=NATS[index] > LOG_K - 1,
+            tasks={
+                "classification": TaskResult(ACCURACIES[index] + 0.01 * (seed - 1), (ACCURACIES[index] - 0.03, 0.9)),
+                "knn": TaskResult(ACCURACIES[index] - 0.1 + 0.013 * (seed - 1)),
+            },
+        )
+        for index in range(start, start + values)
+        for seed in range(seeds)
+    ]
+
+
+def curve(measured: list[Measurement] | None = None) -> Curve:
+    return trace(spec.Axis(path="views.sigma", values=SIGMAS), measurements() if measured is None else measured)
+
+
+def recipes() -> Curve:
+    values = tuple({"kind": "crop", "area": (1 + index) / 10} for index in range(8))
+    labels = ("RGB", "HSV", "HED", "Lab", "LUV", "YUV", "XYZ", "a & b <c>")
+    return trace(spec.Axis(path="views", values=values, labels=labels), measurements())
+
+
+def texts(svg: bytes) -> list[str]:
+    return ["".join(node.itertext()) for node in ElementTree.fromstring(svg).iter() if node.tag.endswith("}text")]
+
+
+def png_size(png: bytes) -> tuple[int, int]:
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    return struct.unpack(">II", png[16:24])
+
+
+def grey_png(width: int, height: int, grey: int = 64) -> bytes:
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    rows = b"".join(b"\0" + bytes([grey]) * width for _ in range(height))
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_the_svg_says_what_the_curve_says() -> None:
+    drawn = texts(render(figure(curve(), "Noise on digits"), "svg"))
+    for text in ("Noise on digits", "log K = 6.24", "σ = 0.7", "1.6", "2.5", "0.2 (≥ 5.98 nats)", "0 (≥ 6.23 nats)"):
+        assert text in drawn
+    for text in ("missing information", "sweet spot", "excess noise", "classification", "knn"):
+        assert text in drawn
+    assert any(text.startswith("inverted U: the peak is at σ 0.7 (") for text in drawn)
+
+
+def test_the_picture_has_two_pixels_for_each_unit() -> None:
+    svg = ElementTree.fromstring(render(figure(curve(), "Noise"), "svg"))
+    width, height = png_size(render(figure(curve(), "Noise"), "png"))
+    assert (width, height) == pytest.approx((2 * float(svg.attrib["width"]), 2 * float(svg.attrib["height"])), abs=2)
+
+
+def test_the_pdf_is_one() -> None:
+    assert render(figure(curve(), "Noise"), "pdf").startswith(b"%PDF-")
+
+
+@pytest.mark.parametrize("drawn", [curve(), curve([]), recipes()], ids=["curve", "empty", "recipes"])
+def test_the_specification_is_valid_and_draws_the_same_picture(drawn: Curve) -> None:
+    specification = json.loads(render(figure(drawn, "Noise"), "vl.json"))
+    altair.Chart.from_dict(specification, validate=True)
+    assert "vega-lite/v" in specification["$schema"]
+    assert render(specification, "svg") == render(figure(drawn, "Noise"), "svg")
+
+
+def test_the_specification_holds_the_curve_digit_for_digit() -> None:
+    drawn = curve()
+    numbers = {json.dumps(row.get(key)) for rows in datasets(figure(drawn, "")) for row in rows for key in ("x", "y")}
+    for point in json.loads(drawn.model_dump_json())["points"]:
+        assert json.dumps(point["i_nce"]) in numbers
+        assert json.dumps(point["tasks"]["classification"]["value"]) in numbers
+
+
+def datasets(specification: dict) -> list[list[dict]]:
+    shared = list(specification.get("datasets", {}).values())
+    return shared + [layer["data"]["values"] for layer in specification["layer"] if "values" in layer.get("data", {})]
+
+
+@pytest.mark.parametrize(("values", "seeds"), [(0, 0), (1, 1), (1, 3), (2, 3), (8, 1), (4, 3)])
+def test_a_curve_without_a_verdict_is_drawn_without_shades(values: int, seeds: int) -> None:
+    drawn = texts(render(figure(curve(measurements(values, seeds, start=0)), "Noise"), "svg"))
+    assert not {"missing information", "sweet spot", "excess noise"} & set(drawn)
+    assert ("no measurements yet" in drawn) == (values == 0)
+    assert ("log K = 6.24" in drawn) == (values > 0)
+
+
+def test_recipes_are_named_and_not_joined() -> None:
+    specification = figure(recipes(), "Colour <spaces> & others")
+    drawn = texts(render(specification, "svg"))
+    assert {"LUV", "a & b <c>", "Colour <spaces> & others"} <= set(drawn)
+    assert "line" not in {layer["mark"]["type"] for layer in specification["layer"]}
+
+
+def test_one_task_alone_has_no_legend() -> None:
+    drawn = texts(render(figure(curve(), "Noise", task="knn"), "svg"))
+    assert "knn" not in drawn
+    with pytest.raises(KeyError, match="no task 'position' on this curve; it has classification, knn"):
+        figure(curve(), "Noise", task="position")
+
+
+def test_the_csv_has_the_numbers_of_the_json_digit_for_digit() -> None:
+    for drawn in (curve(), curve(measurements(3, 2)), curve([]), recipes()):
+        points = json.loads(drawn.model_dump_json(), parse_float=str)["points"]
+        rows = list(csv.DictReader(io.StringIO(to_csv(drawn))))
+        assert len(rows) == len(points)
+        for row, point in zip(rows, points, strict=True):
+            low, high = point["i_nce_ci"] or ("", "")
+            assert (row["i_nce"], row["i_nce_low"], row["i_nce_high"]) == (point["i_nce"] or "", low, high)
+            assert (row["log_k"], row["regime"], row["label"]) == (point["log_k"] or "", point["regime"], point["label"])
+            assert row["experiments"].split() == point["experiments"]
+            for name, task in point["tasks"].items():
+                assert [row[name], row[f"{name}_low"], row[f"{name}_high"]] == [task["value"], *(task["ci"] or ("", ""))]
+                assert row[f"{name}_seeds"] == str(task["seeds"])
+
+
+def test_views_stand_under_each_other_with_their_captions() -> None:
+    rows = [("σ = 0.4 · 4.73 nats · 83 %", grey_png(40, 10)), ("σ = 1 · 1.39 nats · 84 %", grey_png(40, 20))]
+    specification = views_picture(rows)
+    assert [caption for caption, _ in rows] == texts(render(specification, "svg"))
+    png = render(specification, "png")
+    width, height = png_size(png)
+    without, _ = png_size(render(views_picture(rows[:1]), "png"))
+    assert without == pytest.approx(width, abs=40)
+    assert height == pytest.approx(2 * (520 / 4 + 520 / 2 + 14 + 2 * 16), abs=8)
+    assert render(views_picture([rows[0], (rows[1][0], grey_png(40, 20, grey=200))]), "png") != png  # the pictures are drawn
+    with pytest.raises(ValueError, match="must be a PNG"):
+        views_picture([("σ = 0", b"GIF89a")])
