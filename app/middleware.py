@@ -14,7 +14,7 @@ log = structlog.get_logger()
 
 
 class RequestId:
-    """Echoes `X-Request-Id`, or makes one, and logs the request under it."""
+    """Echoes `X-Request-Id`, or makes one, and logs under it what changes something or goes wrong."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -31,7 +31,7 @@ class RequestId:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
-                if scope["path"].startswith("/v1"):
+                if scope["method"] != "GET" or message["status"] >= 400:  # who polls need not be told of
                     milliseconds = round(1000 * (time.monotonic() - start), 1)
                     log.info(
                         f"{scope['method']} {scope['path']}", status=message["status"], ms=milliseconds, request_id=request_id

@@ -296,7 +296,7 @@ class Axis(Part):
     @property
     def ordered(self) -> bool:
         """Whether the values are numbers, which have an order for the two-lines test to run over."""
-        return all(isinstance(value, int | float) and not isinstance(value, bool) for value in self.values)
+        return all(_is_number(value) for value in self.values)
 
 
 class SweepSpec(Part):
@@ -375,8 +375,8 @@ def expand(sweep: SweepSpec) -> Iterator[tuple[int, ExperimentSpec]]:
     """
     if sweep.axis.path.split(".")[0] == "seed":
         raise SpecError("/axis/path", "seeds are not an axis; ask for several with `seeds`")
-    for index, value in enumerate(sweep.axis.values):
-        at_value = ExperimentSpec.model_validate(_with_node(sweep.base, sweep.axis.path, value))
+    for index in range(len(sweep.axis.values)):
+        at_value = ExperimentSpec.model_validate(_with_node(sweep.base, sweep.axis, index))
         for seed in range(sweep.seeds):
             yield index, at_value.model_copy(update={"seed": sweep.base.seed + seed})
 
@@ -405,15 +405,21 @@ def _resolve_tasks(tasks: tuple[Task, ...], facts: DatasetFacts) -> Iterator[Tas
         yield task.model_copy(update={"name": name})
 
 
-def _with_node(base: ExperimentSpec, path: str, value: JsonValue) -> dict[str, Any]:
+def _with_node(base: ExperimentSpec, axis: Axis, index: int) -> dict[str, Any]:
     root = base.model_dump(mode="json")
     node: Any = root
-    *parents, last = (int(key) if key.isdigit() else key for key in path.split("."))
+    value = axis.values[index]
+    *parents, last = (int(key) if key.isdigit() else key for key in axis.path.split("."))
     try:
         for key in parents:
             node = node[key]
-        _ = node[last]  # a node that is there: a typo must not become a new field
-    except (KeyError, IndexError, TypeError, ValueError):
-        raise SpecError("/axis/path", f"{path!r} is no node of the spec; for example 'views.sigma' or 'views'") from None
-    node[last] = value
+        was, node[last] = node[last], value  # a node that is there: a typo must not become a new field
+    except (KeyError, IndexError, TypeError):
+        raise SpecError("/axis/path", f"{axis.path!r} is no node of the spec; for example 'views.sigma' or 'views'") from None
+    if _is_number(was) and isinstance(value, str | bool):  # pydantic would read "0.5" and true as numbers; the axis would not
+        raise SpecError(f"/axis/values/{index}", f"{axis.path} takes numbers, not {value!r}")
     return root
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -128,12 +128,13 @@ def carry_out(claim: Claim, line: Line) -> None:
         if _is_out_of_memory(error):
             _leave(EXIT_OUT_OF_MEMORY)
         _persist(lambda session: leases.fail(session, claim, _describe(error)))
+        files.remove_folder(files.checkpoints_folder(claim.id))
         _leave(1)
 
 
 def _run_experiment(claim: Claim, line: Line) -> None:
     spec = ExperimentSpec.model_validate(claim.spec)
-    keep = files.experiment_folder(claim.id) / "checkpoints"
+    keep = files.checkpoints_folder(claim.id)
     report = Report(claim)
     last_checkpoint = time.monotonic()
     resumed = checkpoints.newest(keep) if claim.attempt > 1 else None
@@ -142,13 +143,12 @@ def _run_experiment(claim: Claim, line: Line) -> None:
     for event in experiment.run(spec, settings().datasets_dir, _device(), resumed):
         line.say("alive")
         report.tell(event)
-        if isinstance(event, Progress) and event.stage == "pretrain":
-            due = time.monotonic() - last_checkpoint > CHECKPOINT_EVERY
-            if due or line.stopping:
+        if isinstance(event, Progress):
+            if line.stopping or time.monotonic() - last_checkpoint > CHECKPOINT_EVERY:
                 _keep(keep, event.snapshot())
                 last_checkpoint = time.monotonic()
-        if line.stopping:
-            raise Stop
+            if line.stopping:
+                raise Stop
     report.succeed()
     files.remove_folder(keep)
 
@@ -198,8 +198,7 @@ class Report:
         if first == 0 and step > 1:  # resumed: the steps before are not ours
             self._stage_began = (began, first := step - 1)
         rate = (step - first) / max(time.monotonic() - began, 1e-6)
-        rate, eta = round(rate, 3), round((total - step) / rate, 3)
-        return {"stage": stage, "step": step, "total": total, "rate": rate, "eta_s": eta}
+        return {"stage": stage, "step": step, "total": total, "rate": round(rate, 3), "eta_s": round((total - step) / rate, 3)}
 
     def _write(self, event: tuple[str, dict[str, Any]] | None = None) -> None:
         """A database that is away for a moment does not stop the training; the lease decides for how long."""

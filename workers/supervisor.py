@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app.persistence import bell, hardware, leases, workers
+from app.persistence import bell, files, hardware, leases, workers
 from app.persistence.database import open_session
 from app.persistence.leases import Claim, LeaseLost
 from app.settings import Timers, settings
@@ -230,6 +230,7 @@ class Post:
 
     def _confirming(self, session: Session) -> None:
         leases.confirm_cancelled(session, self.claim)
+        files.remove_folder(files.checkpoints_folder(self.claim.id))
 
     def _giving_back(self, session: Session) -> None:
         leases.give_back(session, self.claim)
@@ -238,7 +239,11 @@ class Post:
         return lambda session: leases.lose(session, self.claim, {"code": code, "message": message})
 
     def _failing(self, code: str, message: str) -> Callable[[Session], None]:
-        return lambda session: leases.fail(session, self.claim, {"code": code, "message": message})
+        def failing(session: Session) -> None:
+            leases.fail(session, self.claim, {"code": code, "message": message})
+            files.remove_folder(files.checkpoints_folder(self.claim.id))
+
+        return failing
 
 
 def _say_nothing(_: Session) -> None:

@@ -18,6 +18,11 @@ def attempt_folder(experiment_id: str, attempt: int) -> Path:
     return experiment_folder(experiment_id) / f"a{attempt}"
 
 
+def checkpoints_folder(experiment_id: str) -> Path:
+    """Where an unfinished experiment's checkpoints lie, from one attempt to the next."""
+    return experiment_folder(experiment_id) / "checkpoints"
+
+
 def log_text(experiment_id: str, attempt: int) -> str:
     """The end of what an attempt printed; empty where it printed nothing."""
     path = attempt_folder(experiment_id, attempt) / "log.txt"

@@ -92,13 +92,13 @@ def test_a_runner_killed_in_mid_training_costs_an_attempt_and_nothing_else(
     events: Events,
     number: signal.Signals,
 ) -> None:
-    experiment_id = submit(600)
+    experiment_id = submit(1000)
     training(experiment_id)
     (runner,) = [pid for pid in worker.runners() if _is_training(pid)]
     os.kill(runner, number)
     experiment = finished(experiment_id)
     assert (experiment["state"], experiment["attempt"], experiment["error"]) == ("succeeded", 2, None)
-    assert experiment["results"]["mi"] == finished(submit(600))["results"]["mi"]
+    assert experiment["results"]["mi"] == finished(submit(1000))["results"]["mi"]
     told = [(event["attempt"], event["type"]) for event in events(experiment_id) if event["type"] != "stage"]
     assert told == [(0, "queued"), (1, "running"), (1, "requeued"), (2, "running"), (2, "succeeded")]
 
@@ -124,7 +124,7 @@ def test_a_killed_supervisor_takes_its_runner_along_and_another_attempt_finishes
     eventually: Eventually,
     exists: Exists,
 ) -> None:
-    experiment_id = submit(600)
+    experiment_id = submit(1000)
     training(experiment_id)
     runners = worker.runners()
     os.kill(worker.supervisor(), signal.SIGKILL)
