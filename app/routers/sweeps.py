@@ -157,7 +157,8 @@ def _answer(session: SessionDep, row: Sweep) -> schemas.Sweep:
 
 
 def _finished(session: SessionDep, row: Sweep) -> bool:
-    return not any(member.experiment.state in ACTIVE for member in sweeps.members(session, row))
+    counts = sweeps.counts(session, [row.id])[row.id]
+    return not any(counts[state] for state in ACTIVE)
 
 
 def _preferred(accept: str) -> CurveFormat:
