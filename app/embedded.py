@@ -16,6 +16,7 @@ import stat
 import subprocess
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def servers(folder: Path) -> Iterator[Servers]:
         yield Servers(database_url=postgres.url, redis_url=redis.url)
 
 
-class Server:
+class Server(ABC):
     """A server process on a folder of its own below the data folder, locked while it is in use."""
 
     name: str
@@ -95,17 +96,17 @@ class Server:
         return self._process.poll() if self._process else 0
 
     @property
+    @abstractmethod
     def url(self) -> str:
         """Where it is reached; the same when it starts again."""
-        raise NotImplementedError
 
     @property
     def pid(self) -> int | None:
         """Its process id while it lives."""
         return self._process.pid if self._process and self.poll() is None else None
 
-    def _start(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _start(self) -> None: ...
 
     def _run(
         self,
