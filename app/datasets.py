@@ -10,7 +10,7 @@ import numpy as np
 
 from app.errors import Invalid
 from app.settings import settings
-from ml.spec import DatasetFacts, held_out
+from ml.spec import DatasetFacts, held_out, npz_version
 
 LEAST_ITEMS = 8  # in each split
 DIGITS = DatasetFacts(name="digits", train=1797 - held_out(1797), test=held_out(1797), channels=1, image_size=16, classes=10)
@@ -104,6 +104,7 @@ def _npz_facts(name: str, path: Path, _mtime: int, _size: int) -> DatasetFacts:
         channels=shape[2] if len(shape) == 3 else 1,
         image_size=min(shape[:2]),
         classes=len(np.unique(np.concatenate([array.ravel() for array in labels]))) if labels else None,
+        version=None if name in NAMED else npz_version(path),
     )
 
 

@@ -82,7 +82,11 @@ def _once(
     body: Annotated[bytes, Depends(_request_body)],
     idempotency_key: Annotated[
         str | None,
-        Header(max_length=200, pattern=r"^[!-~]+$", description="Makes a repeated POST answer as the first one did."),
+        Header(
+            max_length=200,
+            pattern=r"^[!-~]+$",
+            description="Makes a repeated POST answer as the first one did when it was queued, before any wait.",
+        ),
     ] = None,
 ) -> Once:
     parsed = _parsed(body)

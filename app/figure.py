@@ -111,7 +111,19 @@ def render(specification: Specification, form: Format) -> bytes:
 
 def to_csv(curve: Curve) -> str:
     """One row a point, four columns a task; the numbers are those of the curve's JSON, digit for digit."""
-    head = ["value", "label", "i_nce", "i_nce_low", "i_nce_high", "log_k", "saturated", "task_information", "nuisance", "regime"]
+    head = [
+        "value",
+        "label",
+        "i_nce",
+        "i_nce_low",
+        "i_nce_high",
+        "log_k",
+        "saturated",
+        "low",
+        "task_information",
+        "nuisance",
+        "regime",
+    ]
     for name in curve.verdicts:
         head += [name, f"{name}_low", f"{name}_high", f"{name}_seeds"]
     out = io.StringIO()
@@ -119,7 +131,7 @@ def to_csv(curve: Curve) -> str:
     writer.writerow([*head, "experiments"])
     for point in curve.points:
         cells: list[Any] = [point.value, point.label, point.i_nce, *(point.i_nce_ci or (None, None)), point.log_k]
-        cells += [point.saturated, point.task_information, point.nuisance, point.regime]
+        cells += [point.saturated, point.low, point.task_information, point.nuisance, point.regime]
         for name in curve.verdicts:
             result = point.tasks.get(name)
             cells += [result.value, *(result.ci or (None, None)), result.seeds] if result else [None] * 4
@@ -364,7 +376,7 @@ def _labels(plane: _Plane, dots: Sequence[_Dot], spot: SweetSpot | None, symbol:
     taken = _obstacles(plane, dots)
     places = []
     for dot in [chief, *(dot for dot in named[:: math.ceil(len(named) / MOST_LABELS)] if dot is not chief)]:
-        text = f"{dot.point.label} (≥ {dot.x:.2f} nats)" if dot.point.saturated else dot.point.label
+        text = f"{dot.point.label} (≥ {dot.x:.2f} nats)" if dot.point.saturated else dot.point.label + "*" * dot.point.low
         if dot is chief and isinstance(dot.point.value, int | float):
             text = f"{symbol} = {text}"
         box = _freest(_beside(plane, dot, text), taken)
@@ -373,8 +385,10 @@ def _labels(plane: _Plane, dots: Sequence[_Dot], spot: SweetSpot | None, symbol:
     yield _text(plane, places[:1], fontWeight="bold" if spot else "normal")
     if places[1:]:
         yield _text(plane, places[1:])
-    if any(dot.point.saturated for dot in dots):
-        yield _text(plane, [(*plane.from_pixels(WIDTH, HEIGHT + 39), "○ saturated: at least")], align="right", color=QUIET)
+    notes = ["○ saturated: at least"] if any(dot.point.saturated for dot in dots) else []
+    notes += ["* low by more than 5 %"] if any(dot.point.low and not dot.point.saturated for dot in dots) else []
+    for line, note in enumerate(notes):
+        yield _text(plane, [(*plane.from_pixels(WIDTH, HEIGHT + 39 + 15 * line), note)], align="right", color=QUIET)
 
 
 def _freest(places: Iterable[tuple[float, _Box]], taken: Sequence[_Box]) -> _Box:

@@ -63,7 +63,7 @@ def curve(found: Json, task: str) -> Table:
             _with_interval(point["i_nce"], point["i_nce_ci"]),
             _with_interval(result["value"], result["ci"]) if result else "-",
             Text(regime, style="bold green" if point["regime"] == "sweet_spot" else ""),
-            "saturated" if point["saturated"] else "",
+            "saturated" if point["saturated"] else "low by > 5 %" if point["low"] else "",
         )
     if any(point["saturated"] for point in found["points"]):
         ceiling = max(point["log_k"] for point in found["points"] if point["saturated"])

@@ -104,6 +104,7 @@ class Point(Part):
     )
     log_k: float | None = Field(description="The ceiling of I_NCE in nats.")
     saturated: bool = Field(description="I_NCE lies within one nat of its ceiling for a seed: read it as `at least`.")
+    low: bool = Field(description="I_NCE lies within 2.5 nats of its ceiling for a seed: probably low by more than 5 %.")
     task_information: float | None = Field(description="The part of I_NCE about the label, in nats; mean over the seeds.")
     nuisance: float | None = Field(description="I(v1;v2|y), the part that is not about the label, in nats; mean over the seeds.")
     tasks: dict[str, TaskPoint] = Field(description="Results by task name.")
@@ -242,6 +243,7 @@ def _point(axis: spec.Axis, index: int, group: Sequence[Measurement]) -> Point:
         i_nce_ci=interval,
         log_k=log_k,
         saturated=any(measurement.saturated for measurement in finite),
+        low=any(measurement.i_nce > measurement.log_k - 2.5 for measurement in finite),
         task_information=_mean(measurement.task_information for measurement in group),
         nuisance=_mean(measurement.nuisance for measurement in group),
         tasks={name: _task_point(found) for name, found in results.items() if found},

@@ -5,7 +5,10 @@ and every part but `dataset` and `views` has a default. `resolve` turns what was
 """
 
 from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
 from typing import Annotated, Any, Literal
+from zipfile import ZipFile
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
@@ -44,6 +47,11 @@ class Dataset(Part):
     image_size: int | None = Field(
         None, ge=8, le=512, description="Side of the square images in pixels; the dataset's own by default."
     )
+    version: str | None = Field(
+        None,
+        max_length=64,
+        description="Digest of what a file of one's own holds: filled in by the service, refused where it holds other data.",
+    )
 
 
 class DatasetFacts(Part):
@@ -55,6 +63,7 @@ class DatasetFacts(Part):
     channels: int = Field(ge=1)
     image_size: int = Field(ge=1, description="The default side of an image in pixels.")
     classes: int | None = Field(None, description="Number of classes; null where there are no labels.")
+    version: str | None = Field(None, description="Digest of what the file holds; null for the published datasets.")
 
     @property
     def calibration(self) -> int:
@@ -70,6 +79,16 @@ class DatasetFacts(Part):
 def held_out(items: int) -> int:
     """Items held out of a dataset that comes without a split of its own: 40 %, to the nearest whole item."""
     return round(0.4 * items)
+
+
+def npz_version(path: Path) -> str:
+    """What an npz holds, as a digest of its directory, in which the checksum of each array stands: quick for any size.
+
+    Raises OSError or zipfile.BadZipFile.
+    """
+    with ZipFile(path) as archive:
+        content = sorted((member.filename, member.file_size, member.CRC) for member in archive.infolist())
+    return sha256(repr(content).encode()).hexdigest()[:16]
 
 
 # Views: one model a family --------------------------------------------------------------------------------------------
@@ -293,6 +312,13 @@ class Axis(Part):
             raise ValueError(f"labels must name each of the {len(self.values)} values, not {len(self.labels)}")
         return self
 
+    @model_validator(mode="after")
+    def _values_differ(self) -> "Axis":
+        for index, value in enumerate(self.values):
+            if value in self.values[:index]:  # equal trainings would count as independent ones
+                raise ValueError(f"each value once; {value!r} stands there twice, and for repeats there are `seeds`")
+        return self
+
     @property
     def ordered(self) -> bool:
         """Whether the values are numbers, which have an order for the two-lines test to run over."""
@@ -359,7 +385,7 @@ def resolve(spec: ExperimentSpec, facts: DatasetFacts, precision: Literal["float
     if spec.pretrain.precision == "auto":
         pretrain["precision"] = precision
     parts: dict[str, Any] = {
-        "dataset": spec.dataset.model_copy(update={"image_size": spec.dataset.image_size or facts.image_size}),
+        "dataset": _resolve_dataset(spec.dataset, facts),
         "pretrain": spec.pretrain.model_copy(update=pretrain),
         "mi": spec.mi.model_copy(update={"k": k}),
         "tasks": tuple(_resolve_tasks(spec.tasks, facts)),
@@ -373,17 +399,26 @@ def expand(sweep: SweepSpec) -> Iterator[tuple[int, ExperimentSpec]]:
     Raises SpecError at `/axis/path` for a path that is no node of the spec, and pydantic's ValidationError for a value that the
     spec refuses.
     """
-    if sweep.axis.path.split(".")[0] == "seed":
-        raise SpecError("/axis/path", "seeds are not an axis; ask for several with `seeds`")
+    if (root := sweep.axis.path.split(".")[0]) in ("seed", *NOT_DECISIVE, "spec_version"):
+        raise SpecError("/axis/path", f"{root!r} is no axis, since it decides no numbers; repeats come by `seeds`")
     for index in range(len(sweep.axis.values)):
         at_value = ExperimentSpec.model_validate(_with_node(sweep.base, sweep.axis, index))
         for seed in range(sweep.seeds):
             yield index, at_value.model_copy(update={"seed": sweep.base.seed + seed})
 
 
+NOT_DECISIVE = ("name", "tags", "priority", "limits")
+
+
 def identity(spec: ExperimentSpec) -> dict[str, Any]:
     """The part of a resolved spec that decides its numbers: all but its title, tags, priority and limits."""
-    return spec.model_dump(mode="json", exclude={"name", "tags", "priority", "limits"})
+    return spec.model_dump(mode="json", exclude=set(NOT_DECISIVE))
+
+
+def _resolve_dataset(dataset: Dataset, facts: DatasetFacts) -> Dataset:
+    if dataset.version not in (None, facts.version):
+        raise SpecError("/dataset/version", f"{facts.name} holds version {facts.version} now, not {dataset.version}")
+    return dataset.model_copy(update={"image_size": dataset.image_size or facts.image_size, "version": facts.version})
 
 
 def _resolve_tasks(tasks: tuple[Task, ...], facts: DatasetFacts) -> Iterator[Task]:

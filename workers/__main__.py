@@ -12,18 +12,16 @@ def main() -> None:
     """Run until SIGTERM, which drains: the experiment at hand goes back to the queue."""
     parser = argparse.ArgumentParser(prog="python -m workers")
     parser.add_argument("--name", default="worker", help="its name, unique on this machine")
-    parser.add_argument("--queue", default="default", help="the queue that it works on")
     arguments = parser.parse_args()
     name = f"{arguments.name}@{socket.gethostname()}"
     os.environ["SWEETSPOT_WORKER"] = name
-    os.environ["SWEETSPOT_QUEUE"] = arguments.queue
     configure_logs()
     from celery.platforms import SecurityWarning  # noqa: PLC0415
 
     from workers.doorbell import app  # noqa: PLC0415 - reads the settings, and those the lines above
 
     quietly = ["--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"]
-    pool = ["--pool", "prefork", "--concurrency", "1", "--queues", arguments.queue, "--hostname", name]
+    pool = ["--pool", "prefork", "--concurrency", "1", "--queues", "default", "--hostname", name]
     warnings.filterwarnings("ignore", category=SecurityWarning)  # of being root: bells carry no pickles
     app.worker_main(["--quiet", "worker", *pool, *quietly])
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from typing import IO, Any
 
@@ -18,7 +19,7 @@ ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": s
 
 
 class RunnerProcess:
-    """A runner. It is `idle` from when it is ready, or has let go of its work, until it is assigned the next."""
+    """A runner. It is `idle` from when it has let go of its work until it is assigned the next."""
 
     def __init__(self) -> None:
         threads = str(settings().threads)
@@ -50,10 +51,15 @@ class RunnerProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether the process is there. A stopped one that outlived its grace is killed here."""
+        """Whether the process is there. A stopped one that outlived its grace is sent SIGKILL here."""
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
-            self.kill()
+            self._signal(signal.SIGKILL)
         return self._process.poll() is None
+
+    @property
+    def ending(self) -> bool:
+        """Whether it was told to end."""
+        return self._kill_at is not None
 
     def assign(self, claim: Claim, lease: float) -> None:
         """Hand over work, to be dropped unless `reassure`d within `lease` seconds."""
@@ -82,9 +88,10 @@ class RunnerProcess:
         self._signal(signal.SIGTERM if grace > 0 else signal.SIGKILL)
 
     def kill(self) -> None:
-        """End it and all that it started, now."""
+        """End it and all that it started, now; one that the kernel holds back is left to it."""
         self._signal(signal.SIGKILL)
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(1)
         _close(self._process.stdin, self._process.stdout)
 
     def how_it_ended(self) -> str:
@@ -113,7 +120,5 @@ EXIT_OUT_OF_MEMORY = 9
 def _close(*pipes: IO[bytes] | None) -> None:
     for pipe in pipes:
         if pipe is not None:
-            try:
+            with suppress(BrokenPipeError):
                 pipe.close()
-            except BrokenPipeError:
-                continue

@@ -20,18 +20,17 @@ log = structlog.get_logger()
 
 
 def reconcile() -> None:
-    """One round, unless another reconciler is at it; then ring for what waits, in case its bell was lost."""
+    """One round, unless another reconciler is at it; then ring for what it queued again."""
     try:
         with open_session() as session:
             if not session.scalar(select(func.pg_try_advisory_xact_lock(RECONCILER_LOCK))):
                 return
-            waiting = leases.reconcile(session)
+            requeued = leases.reconcile(session)
             session.commit()
     except SQLAlchemyError as error:
         log.warning("could not reconcile", error=str(error).splitlines()[0])
         return
-    if waiting:
-        bell.ring("default", min(waiting, 8))
+    bell.ring("default", requeued)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any, BinaryIO, NoReturn
 
 import torch
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from app.persistence import files, leases
 from app.persistence.database import open_session
@@ -159,19 +159,21 @@ class Report:
     def __init__(self, claim: Claim) -> None:
         self.claim = claim
         self._metrics: list[tuple[str, int, float]] = []
+        self._events: list[tuple[str, dict[str, Any]]] = []
         self._artifacts: list[dict[str, Any]] = []
         self._results: dict[str, Any] = {}
         self._progress: dict[str, Any] = {"stage": None, "step": 0, "total": None, "rate": None, "eta_s": None}
-        self._stage_began = (time.monotonic(), 0)
+        self._stage_began: tuple[float, int | None] = (time.monotonic(), None)
         self._reported = 0.0
 
     def tell(self, event: Any) -> None:
         """Take in one event; write if it is time. Raises LeaseLost."""
         match event:
             case Stage(name):
-                self._stage_began = (time.monotonic(), 0)
+                self._stage_began = (time.monotonic(), None)
                 self._progress = {"stage": name, "step": 0, "total": None, "rate": None, "eta_s": None}
-                self._write(("stage", {"stage": name}))
+                self._events.append(("stage", {"stage": name}))
+                self._write()
             case Progress(stage, step, total):
                 self._progress = self._pace(stage, step, total)
                 if time.monotonic() - self._reported > REPORT_EVERY:
@@ -195,20 +197,20 @@ class Report:
 
     def _pace(self, stage: str, step: int, total: int) -> dict[str, Any]:
         began, first = self._stage_began
-        if first == 0 and step > 1:  # resumed: the steps before are not ours
+        if first is None:  # a resumed stage does not begin at 1, and the steps before are not ours
             self._stage_began = (began, first := step - 1)
         rate = (step - first) / max(time.monotonic() - began, 1e-6)
         return {"stage": stage, "step": step, "total": total, "rate": round(rate, 3), "eta_s": round((total - step) / rate, 3)}
 
-    def _write(self, event: tuple[str, dict[str, Any]] | None = None) -> None:
+    def _write(self) -> None:
         """A database that is away for a moment does not stop the training; the lease decides for how long."""
         self._reported = time.monotonic()
         try:
             with open_session() as session:
-                leases.report(session, self.claim, self._progress, self._metrics, event)
+                leases.report(session, self.claim, self._progress, self._metrics, self._events)
                 session.commit()
-            self._metrics = []
-        except OperationalError as error:
+            self._metrics, self._events = [], []
+        except SQLAlchemyError as error:
             print(f"the database does not answer: {error}", flush=True)  # noqa: T201 - it goes into the attempt's log
 
     def _store(self, name: str, media_type: str, content: bytes) -> None:
@@ -238,13 +240,15 @@ def _persist(words: Any) -> None:
             with open_session() as session:
                 words(session)
                 return session.commit()
-        except OperationalError as error:
+        except (DataError, IntegrityError):
+            raise  # trying again would not help
+        except SQLAlchemyError as error:
             print(f"the database does not answer: {error}", flush=True)  # noqa: T201 - it goes into the attempt's log
             time.sleep(0.5)
 
 
 def _describe(error: Exception) -> dict[str, Any]:
-    if isinstance(error, DatasetMissing | DatasetInvalid):
+    if isinstance(error, DatasetMissing | DatasetInvalid | experiment.Diverged):
         return {"code": "user", "message": str(error)}
     if isinstance(error, SpecError):
         return {"code": "invalid", "message": f"{error.pointer}: {error.message}"}

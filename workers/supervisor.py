@@ -13,7 +13,7 @@ from multiprocessing.synchronize import Event
 from typing import Any
 
 import structlog
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.persistence import bell, files, hardware, leases, workers
@@ -25,6 +25,7 @@ from workers.process import RunnerProcess
 
 TICK = 0.1  # seconds between looks at the runners
 LOOK = 0.5  # seconds between looks at the database: for a cancel, and for previews
+MOST_IDLE = 2  # runners that wait: the one that trains and the one that draws previews, when neither does
 
 log = structlog.get_logger()
 
@@ -34,24 +35,24 @@ class Supervisor:
 
     def __init__(self, draining: Event) -> None:
         self.draining = draining
-        self.queue = os.environ.get("SWEETSPOT_QUEUE", "default")
         self.name = os.environ.get("SWEETSPOT_WORKER", "worker")
         self.owner = f"{self.name}/{os.getpid()}"
         self.timers = settings().timers
         self._at_work = threading.Lock()
         self._closed = threading.Event()
-        self._spare: RunnerProcess | None = None
+        self._idle: list[RunnerProcess] = []
+        self._posts: list[Post] = []
 
     def start(self) -> None:
         """Warm up a runner, look for work that waits already, and go on looking in case a bell is lost."""
         self._warm_up()
-        for duty in (self._look, self._pulse):
+        for duty in (self._look, self._pulse, self._fence):
             threading.Thread(target=duty, name=duty.__name__, daemon=True).start()
 
     def work(self) -> None:
         """Take what is queued until nothing is left, or until the worker drains."""
         with self._at_work:
-            posts: list[Post] = []
+            posts = self._posts = []
             looked = 0.0
             while True:
                 now = time.monotonic()
@@ -73,8 +74,8 @@ class Supervisor:
         self.draining.set()
         self._closed.set()
         with self._at_work:
-            if self._spare is not None:
-                self._spare.kill()
+            for runner in self._idle:
+                runner.kill()
         _try(lambda session: workers.goodbye(session, self.name))
 
     def _claim_more(self, posts: list["Post"]) -> list["Post"]:
@@ -85,7 +86,7 @@ class Supervisor:
         try:
             with open_session() as session:
                 if "experiment" not in busy:
-                    found.append(leases.claim_experiment(session, self.owner, self.queue, self.timers.lease))
+                    found.append(leases.claim_experiment(session, self.owner, "default", self.timers.lease))
                 if "preview" not in busy:
                     found.append(leases.claim_preview(session, self.owner, self.timers.lease))
                 claimed = time.monotonic()
@@ -96,28 +97,35 @@ class Supervisor:
         return [Post(claim, self._take_runner(), self.timers, claimed) for claim in found if claim is not None]
 
     def _take_runner(self) -> RunnerProcess:
-        runner, self._spare = self._spare, None
-        if runner is None or not runner.alive:
-            runner = RunnerProcess()
+        self._warm_up()
+        runner = self._idle.pop()  # the one that worked last has its caches and its pools
         self._warm_up()
         return runner
 
     def _take_back(self, runner: RunnerProcess) -> None:
-        """Keep a runner that ended cleanly as the spare one; the newer of two goes."""
-        if runner.idle and runner.alive:
-            self._spare, runner = runner, self._spare or runner  # it has its caches and its pools
-        if runner is not self._spare:
+        """Keep a runner that ended cleanly."""
+        if runner.idle and runner.alive and not runner.ending and len(self._idle) < MOST_IDLE:
+            self._idle.append(runner)
+        else:
             runner.kill()
 
     def _warm_up(self) -> None:
-        if self._spare is None or not self._spare.alive:
-            self._spare = RunnerProcess()
+        self._idle = [runner for runner in self._idle if runner.alive] or [RunnerProcess()]
 
     def _look(self) -> None:
         while not self._closed.is_set():
             if not self._at_work.locked():
-                self.work()
+                try:
+                    self.work()
+                except Exception:  # this thread must outlive whatever goes wrong in one look
+                    log.exception("a look for work failed")
             self._closed.wait(self.timers.idle_look)
+
+    def _fence(self) -> None:
+        """Kill what cannot be vouched for any more, even while the thread that watches waits for a silent database."""
+        while not self._closed.wait(TICK):
+            for post in list(self._posts):
+                post.fence()
 
     def _pulse(self) -> None:
         description = hardware.describe()
@@ -157,6 +165,11 @@ class Post:
             self._bury()
         elif self._ending is None:
             self._keep_watch(draining)
+
+    def fence(self) -> None:
+        """Kill the runner where the lease could not be renewed in time; may be called from another thread."""
+        if time.monotonic() - self._renewed >= self.timers.self_fence + TICK and not self.finished:
+            self.runner.stop(0)
 
     def _keep_watch(self, draining: bool) -> None:
         now = time.monotonic()
@@ -258,7 +271,7 @@ def _persist(words: Callable[[Session], None], patience: float) -> None:
             with open_session() as session:
                 words(session)
                 return session.commit()
-        except OperationalError as error:
+        except SQLAlchemyError as error:  # the server may be away, going, or read-only for the length of a failover
             if time.monotonic() > deadline:
                 return log.error("the database was away for too long", error=str(error).splitlines()[0])
             time.sleep(0.5)

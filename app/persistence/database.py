@@ -19,6 +19,9 @@ def engine() -> Engine:
         pool_timeout=10,
         connect_args={
             "connect_timeout": 5,
+            "tcp_user_timeout": 10_000,  # milliseconds: a server behind a dead network is given up
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
             "options": "-c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s -c timezone=UTC",
         },
     )

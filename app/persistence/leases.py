@@ -14,10 +14,12 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from app.persistence.experiments import IDLE
-from app.persistence.models import LEASED, Artifact, Event, Experiment, Metric, Preview
+from app.persistence.models import LEASED, Artifact, Event, Experiment, IdempotencyKey, Metric, Preview
 from app.version import CODE_VERSION
 
 MAX_FAILURES = 3
+PREVIEWS_KEPT = timedelta(days=1)
+KEYS_KEPT = timedelta(days=7)
 
 
 class LeaseLost(Exception):
@@ -91,10 +93,11 @@ def report(
     claim: Claim,
     progress: dict[str, Any],
     metrics: Iterable[tuple[str, int, float]] = (),
-    event: tuple[str, dict[str, Any]] | None = None,
+    happened: Sequence[tuple[str, dict[str, Any]]] = (),
 ) -> None:
-    """Tell how far an attempt is, with the metrics (name, step, value) measured since. Raises LeaseLost."""
-    _write(session, claim, {"progress": progress}, event, LEASED)
+    """Tell how far an attempt is, with the metrics (name, step, value) and events since. Raises LeaseLost."""
+    for event in happened or (None,):
+        _write(session, claim, {"progress": progress}, event, LEASED)
     rows = [
         {"experiment_id": claim.id, "attempt": claim.attempt, "name": name, "step": step, "value": value}
         for name, step, value in metrics
@@ -185,10 +188,11 @@ def succeed_preview(session: Session, claim: Claim, png: bytes) -> None:
 
 
 def reconcile(session: Session) -> int:
-    """Take back every lease that has run out; say how many rows wait in the queue now.
+    """Take back every lease that has run out, and forget what nobody will ask for; say how many rows were queued again.
 
     A worker stops by itself before its lease ends, so that nothing works any more on what is taken back here.
     """
+    requeued = 0
     error = {"code": "lost", "message": "the worker was not heard of for the length of its lease"}
     for model, kind in ((Experiment, "experiment"), (Preview, "preview")):
         expired = select(model).where(model.lease_owner.is_not(None), model.lease_expires_at < func.clock_timestamp())
@@ -198,9 +202,13 @@ def reconcile(session: Session) -> int:
                 confirm_cancelled(session, claim)
             else:
                 lose(session, claim, error)
-    waiting = select(func.count()).select_from(Experiment).where(Experiment.state == "queued")
-    previews = select(func.count()).select_from(Preview).where(Preview.state == "queued")
-    return (session.scalar(waiting) or 0) + (session.scalar(previews) or 0)
+                requeued += 1
+    for table, since, age in (
+        (Preview, Preview.finished_at, PREVIEWS_KEPT),
+        (IdempotencyKey, IdempotencyKey.created_at, KEYS_KEPT),
+    ):
+        session.execute(delete(table).where(since < func.clock_timestamp() - age))
+    return requeued
 
 
 def _write(

@@ -37,12 +37,22 @@ class Data:
     """SHA-256 of the arrays as they were read, before any resizing."""
 
 
-@lru_cache(maxsize=4)
 def load(name: str, image_size: int | None, root: Path, device: torch.device) -> Data:
     """Read a dataset by its name from `root`, at its own image size or another (bilinear, then the central square).
 
-    Keeps the last few, so that a process that trains again does not read again. Raises DatasetMissing or DatasetInvalid.
+    Keeps the last few, so that a process that trains again does not read again, unless the file holds other data by then.
+    Raises DatasetMissing or DatasetInvalid.
     """
+    return _load(name, image_size, root, device, None if name in _READERS else npz.version(root, name))
+
+
+def to_pixels(images: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    """Pixels scaled to [0, 1], the unit in which views are made."""
+    return images.to(torch.float32).div_(255)
+
+
+@lru_cache(maxsize=4)
+def _load(name: str, image_size: int | None, root: Path, device: torch.device, version: str | None) -> Data:
     raw = _READERS[name](root) if name in _READERS else npz.read(root, name)
     size = image_size or raw.default_size or min(raw.train_images.shape[-2:])
     train, test = (_resized(torch.from_numpy(images), size).to(device) for images in (raw.train_images, raw.test_images))
@@ -50,7 +60,13 @@ def load(name: str, image_size: int | None, root: Path, device: torch.device) ->
     mean, std = _statistics(train)
     return Data(
         facts=spec.DatasetFacts(
-            name=name, train=len(train), test=len(test), channels=train.shape[1], image_size=size, classes=classes
+            name=name,
+            train=len(train),
+            test=len(test),
+            channels=train.shape[1],
+            image_size=size,
+            classes=classes,
+            version=version,
         ),
         train_images=train,
         train_labels=None if labels is None else labels[0].to(device),
@@ -60,11 +76,6 @@ def load(name: str, image_size: int | None, root: Path, device: torch.device) ->
         std=std,
         digest=_digest(raw),
     )
-
-
-def to_pixels(images: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-    """Pixels scaled to [0, 1], the unit in which views are made."""
-    return images.to(torch.float32).div_(255)
 
 
 def _resized(images: UInt8[Tensor, "N C H W"], size: int) -> UInt8[Tensor, "N C size size"]:

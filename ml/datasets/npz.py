@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.datasets.raw import DatasetInvalid, Raw, missing, split
+from ml.spec import npz_version
 
 LAYOUTS = (
     "keys x [N, H, W] or [N, H, W, C] with optional y [N] and split [N], or train_images, train_labels, test_images, test_labels"
@@ -16,10 +17,24 @@ LAYOUTS = (
 
 def read(root: Path, name: str) -> Raw:
     """`root/NAME.npz`, or the same in any folder directly under `root`."""
+    return read_file(find(root, name))
+
+
+def find(root: Path, name: str) -> Path:
+    """The file. Raises DatasetMissing."""
     for path in (root / f"{name}.npz", *sorted(root.glob(f"*/{name}.npz"))):
         if path.is_file():
-            return read_file(path)
+            return path
     raise missing(name, root / f"{name}.npz", f"put it there, an npz with {LAYOUTS}")
+
+
+def version(root: Path, name: str) -> str:
+    """What the file holds, as a digest. Raises DatasetMissing or DatasetInvalid."""
+    path = find(root, name)
+    try:
+        return npz_version(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DatasetInvalid(f"{path} cannot be read as an npz of plain arrays: {error}") from None
 
 
 def read_file(path: Path) -> Raw:

@@ -67,7 +67,7 @@ def results(spec: Json, i_nce: float, accuracy: float) -> Json:
         "tasks": {task["name"]: score for task in spec["tasks"]},
         "quality": None,
         "timing": {"data": 0.1, "pretrain": 3.5, "information": 0.2, "tasks": 0.1, "pairs_per_second": 21942.857142857141},
-        "hardware": {"device": "cpu", "cpu": "a processor", "threads": 1, "torch": "2.13.0"},
+        "hardware": {"device": "cpu", "cpu": "a processor", "threads": 1, "versions": {"torch": "2.13.0"}},
         "data": {"digest": "0" * 64, "train": 1078, "test": 719},
     }
 

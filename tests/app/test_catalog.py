@@ -54,7 +54,14 @@ def test_there_is_no_such_sort(api: TestClient) -> None:
 def test_digits_are_always_there_and_what_is_absent_says_so(api: TestClient) -> None:
     found = {dataset["name"]: dataset for dataset in api.get("/v1/catalog/datasets").json()["data"]}
     assert found["digits"]["present"]
-    assert found["digits"]["facts"] == {"train": 1078, "test": 719, "channels": 1, "image_size": 16, "classes": 10}
+    assert found["digits"]["facts"] == {
+        "train": 1078,
+        "test": 719,
+        "channels": 1,
+        "image_size": 16,
+        "classes": 10,
+        "version": None,
+    }
     assert set(found) >= {"digits", "mnist", "cifar10"}
     assert all((dataset["facts"] is None) == (not dataset["present"]) for dataset in found.values())
 
@@ -155,3 +162,23 @@ def test_they_agree_on_the_real_ones(name: str, datasets_folder: Path, folder: P
     if name not in datasets.present():
         pytest.skip(f"no {name} under SWEETSPOT_DATASETS")
     assert datasets.facts(name) == load(name, None, datasets_folder, torch.device("cpu")).facts
+
+
+def test_other_data_under_the_same_name_is_another_experiment(folder: Path, api: TestClient) -> None:
+    def resolved() -> dict[str, Any]:
+        spec = {"dataset": {"name": "mine"}, "views": {"kind": "noise"}}
+        answer = api.post("/v1/experiments?dry_run=true", json=spec)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json()["spec"])
+
+    images = np.random.default_rng(0).integers(0, 256, (100, 8, 8), dtype=np.uint8)
+    labels = np.arange(100) % 5
+    np.savez(folder / "mine.npz", x=images, y=labels)
+    before = resolved()
+    np.savez(folder / "mine.npz", x=images, y=labels)
+    assert resolved() == before
+    np.savez(folder / "mine.npz", x=255 - images, y=labels)
+    assert resolved()["dataset"]["version"] != before["dataset"]["version"]
+    refused = api.post("/v1/experiments", json=before)
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["pointer"] == "/dataset/version"

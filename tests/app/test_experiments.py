@@ -38,7 +38,7 @@ def test_only_dataset_and_views_are_needed_and_the_rest_is_resolved(api: TestCli
     assert get(api, answer.headers["Location"]) == experiment
     resolved = experiment["spec"]
     assert resolved["spec_version"] == 1
-    assert resolved["dataset"] == {"name": "digits", "image_size": 16}
+    assert resolved["dataset"] == {"name": "digits", "image_size": 16, "version": None}
     assert resolved["pretrain"]["batch_size"] == 256
     assert resolved["pretrain"]["precision"] in ("float32", "bfloat16")
     assert resolved["mi"]["k"] == 512
@@ -231,7 +231,7 @@ def test_from_queued_to_succeeded(api: TestClient, submit: Submit, work: Any) ->
     url = f"/v1/experiments/{submit()['id']}"
     claim = work.claimed()
     progress = {"stage": "pretrain", "step": 30, "total": 400, "rate": 85.5, "eta_s": 4.3}
-    work.write(lambda session: leases.report(session, claim, progress, [("loss", 30, 4.2)], ("stage", {"stage": "pretrain"})))
+    work.write(lambda session: leases.report(session, claim, progress, [("loss", 30, 4.2)], [("stage", {"stage": "pretrain"})]))
     running = get(api, url)
     assert (running["state"], running["attempt"], running["progress"]) == ("running", 1, progress)
     assert running["started_at"] is not None and running["finished_at"] is None
@@ -386,7 +386,7 @@ def test_reproduce_has_spec_versions_seeds_data_and_hardware(api: TestClient, su
     assert (found["spec"], found["seed"]) == (experiment["spec"], 7)
     assert found["versions"]["code"] == CODE_VERSION
     assert found["data"]["digest"] == "0" * 64
-    assert found["hardware"]["torch"] == "2.13.0"
+    assert found["versions"]["torch"] == found["hardware"]["versions"]["torch"] == "2.13.0"
     assert api.post("/v1/experiments?dry_run=true", json=found["spec"]).json()["spec"] == experiment["spec"]
 
 
@@ -397,7 +397,9 @@ def test_events_come_in_pages(api: TestClient, submit: Submit, work: Any) -> Non
     url = f"/v1/experiments/{submit()['id']}/events"
     claim = work.claimed()
     for stage in ("data", "pretrain", "information"):
-        work.write(lambda session, stage=stage: leases.report(session, claim, experiments.IDLE, [], ("stage", {"stage": stage})))
+        work.write(
+            lambda session, stage=stage: leases.report(session, claim, experiments.IDLE, [], [("stage", {"stage": stage})])
+        )
     seen, cursor, pages = [], "0", 0
     while cursor is not None:
         page = get(api, f"{url}?limit=2&cursor={cursor}")
@@ -450,7 +452,7 @@ def test_the_stream_replays_follows_and_ends_with_the_experiment(server: str, su
         seen.append(message)
         if message.get("id") == "2":
             progress = experiments.IDLE | {"stage": "pretrain", "step": 5}
-            work.write(lambda session, p=progress: leases.report(session, claim, p, [], ("stage", {"stage": "pretrain"})))
+            work.write(lambda session, p=progress: leases.report(session, claim, p, [], [("stage", {"stage": "pretrain"})]))
         elif message["event"] == "progress" and json.loads(message["data"])["step"] == 5:
             work.succeed(claim)
     assert [message["event"] for message in seen if "id" in message] == ["queued", "running", "stage", "succeeded"]

@@ -56,7 +56,8 @@ def test_else_a_location_that_has_it_once_it_is_there(api: TestClient, work: Any
 def test_a_worker_is_told_the_resolved_dataset_and_the_views(api: TestClient, work: Any, spec: Json) -> None:
     api.post("/v1/previews", json=spec, headers=NOW)
     claim = work.write(lambda session: leases.claim_preview(session, "worker-1", 60))
-    assert claim.spec == {"dataset": {"name": "digits", "image_size": 16}, "views": {"kind": "noise", "sigma": 0.7}}
+    dataset = {"name": "digits", "image_size": 16, "version": None}
+    assert claim.spec == {"dataset": dataset, "views": {"kind": "noise", "sigma": 0.7}}
 
 
 def test_a_repeated_post_leads_to_the_same_picture(api: TestClient, work: Any, spec: Json) -> None:

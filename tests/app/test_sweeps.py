@@ -119,7 +119,10 @@ REFUSED: list[tuple[Json, str, str]] = [
     ({"axis": AXIS | {"values": [0.5, "much"]}}, "/axis/values/1", "number"),
     ({"axis": AXIS | {"values": [0.5, "0.5"]}}, "/axis/values/1", "numbers, not '0.5'"),
     ({"axis": AXIS | {"values": [True, 0.5]}}, "/axis/values/0", "numbers, not True"),
-    ({"axis": {"path": "name.0", "values": ["x"]}, "base": {"name": "abc"}}, "/axis/path", "no node"),
+    ({"axis": {"path": "dataset.name.0", "values": ["x"]}}, "/axis/path", "no node"),
+    ({"axis": {"path": "name", "values": ["x", "y"]}}, "/axis/path", "decides no numbers"),
+    ({"axis": AXIS | {"values": [0.5, 1, 0.5]}}, "/axis", "0.5 stands there twice"),
+    ({"axis": AXIS | {"values": [1, 1.0]}}, "/axis", "1.0 stands there twice"),
     ({"axis": AXIS | {"values": [0.5, None]}}, "/axis/values/1", "number"),
     ({"axis": AXIS | {"values": [float("nan")]}}, "/axis/values/0", "finite"),
     ({"axis": AXIS | {"values": [10**400]}}, "/axis/values/0", "number"),
@@ -136,7 +139,7 @@ REFUSED: list[tuple[Json, str, str]] = [
     ({"base": {"dataset": {"name": "nowhere"}}}, "/base/dataset/name", "nowhere.npz"),
     ({"base": {"seed": 2**31 - 2}, "seeds": 3}, "/base/seed", "2147483647"),
     ({"seeds": 0}, "/seeds", "greater than or equal to 1"),
-    ({"axis": AXIS | {"values": [0.5] * 200}, "seeds": 6}, "", "at most 1000"),
+    ({"axis": AXIS | {"values": [*range(200)]}, "seeds": 6}, "", "at most 1000"),
     ({"colour": 1}, "/colour", "unknown field"),
 ]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from ml import spec
+from ml import datasets, spec
 from ml.datasets import Data, DatasetInvalid, DatasetMissing, load, to_pixels
 from ml.datasets.cifar10 import RECORD
 from ml.datasets.download import main as download
@@ -45,7 +45,6 @@ def test_the_digest_tells_data_apart_and_does_not_depend_on_the_size(tmp_path: P
     assert load("digits", 8, tmp_path, CPU).digest == load("digits", 16, tmp_path, CPU).digest
     x = images_of(40, 8, 8)
     before = load_npz(tmp_path, x=x).digest
-    load.cache_clear()
     x[0, 0, 0] ^= 1
     assert load_npz(tmp_path, x=x).digest != before
 
@@ -81,7 +80,7 @@ def test_cifar10_is_read_from_the_binary_distribution(tmp_path: Path) -> None:
     assert data.train_labels is not None and data.train_labels.tolist() == [*range(10)] * 5
     assert data.train_images[12, 1, 0, 3] == records[12, 1 + 1024 + 3]  # green plane, first row, fourth column
     assert torch.equal(data.test_images[9].flatten(), torch.from_numpy(records[59, 1:]))
-    load.cache_clear()
+    datasets._load.cache_clear()
     (folder / "test_batch.bin").write_bytes(b"\0" * 100)
     with pytest.raises(DatasetInvalid, match="100 bytes, which is no multiple of the 3073"):
         load("cifar10", None, tmp_path, CPU)

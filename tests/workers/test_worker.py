@@ -49,6 +49,13 @@ def test_the_same_seed_gives_the_same_numbers_whichever_runner_trains(submit: Su
     assert first["mi"] != other["mi"]
 
 
+def test_a_runner_that_ended_cleanly_takes_the_next_experiment(worker: Any, submit: Submit, finished: StateOf) -> None:
+    ids = [finished(submit(5))["id"] for _ in range(3)]
+    lines = worker.log.read_text().splitlines()
+    runners = {line.split("runner=")[1].split()[0] for line in lines if "runner=" in line and any(name in line for name in ids)}
+    assert len(runners) == 1
+
+
 @pytest.mark.usefixtures("worker")
 def test_a_preview_comes_as_a_picture_even_while_the_worker_trains(api: TestClient, submit: Submit, training: Training) -> None:
     busy = submit(LONG)
