@@ -63,11 +63,14 @@ def curve(found: Json, task: str) -> Table:
             _with_interval(point["i_nce"], point["i_nce_ci"]),
             _with_interval(result["value"], result["ci"]) if result else "-",
             Text(regime, style="bold green" if point["regime"] == "sweet_spot" else ""),
-            "saturated" if point["saturated"] else "low by > 5 %" if point["low"] else "",
+            "saturated" if point["saturated"] else "low" if point["low"] else "",
         )
-    if any(point["saturated"] for point in found["points"]):
-        ceiling = max(point["log_k"] for point in found["points"] if point["saturated"])
-        table.caption = f"saturated: I_NCE is at least this, its ceiling log K being {ceiling:.2f} nats; ± are 95 % over seeds"
+    near = [point["log_k"] for point in found["points"] if point["low"]]
+    if near:
+        table.caption = (
+            f"saturated: I_NCE is at least this, its ceiling log K being {max(near):.2f} nats; "
+            "low: probably by more than 5 %; ± are 95 % over seeds"
+        )
     return table
 
 
