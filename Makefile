@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint bench lock
+.PHONY: help setup demo test lint bench reproduce lock
 
 VENV := .venv
 READY := $(VENV)/.ready
@@ -44,6 +44,12 @@ lint: $(READY) ## Check style, types, and who may import whom.
 
 bench: $(READY) ## Measure what the documentation says about speed.
 	$(BIN)/python -m benchmarks.run $(ARGS)
+
+reproduce: $(READY) ## Trace the paper's curves on real data: hours, resumable; one family with reproduce-NAME.
+	$(BIN)/python -m benchmarks.reproduce $(ARGS)
+
+reproduce-%: $(READY)
+	$(BIN)/python -m benchmarks.reproduce $* $(ARGS)
 
 lock: ## Pin all dependencies anew, with their hashes; needs uv.
 	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }

@@ -6,14 +6,16 @@ from datetime import datetime
 from typing import Any
 
 from app import schemas
-from app.persistence import sweeps
-from app.persistence.models import TERMINAL, Experiment, Preview, Sweep
+from app.persistence import datasets, sweeps
+from app.persistence.models import TERMINAL, Dataset, Experiment, Preview, Sweep
 from app.persistence.sweeps import Member
 
 
 def experiment(row: Experiment) -> schemas.Experiment:
     """An experiment as clients see it."""
     base = f"/v1/experiments/{row.id}"
+    name = row.spec["dataset"]["name"]
+    upload = {"dataset": f"/v1/datasets/{name}"} if datasets.ID.fullmatch(name) else {}
     parts = ("events", "metrics", "artifacts", "logs", "preview.png", "reproduce", "cancel", "retry")
     return schemas.Experiment(
         id=row.id,
@@ -25,7 +27,7 @@ def experiment(row: Experiment) -> schemas.Experiment:
         results=row.results,
         error=row.error,
         retry_of=row.retry_of,
-        links={"self": base, **{part.removesuffix(".png"): f"{base}/{part}" for part in parts}},
+        links={"self": base, **{part.removesuffix(".png"): f"{base}/{part}" for part in parts}} | upload,
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
@@ -71,6 +73,26 @@ def sweep(row: Sweep, members: Sequence[Member], now: datetime) -> schemas.Sweep
 def preview(row: Preview) -> schemas.Preview:
     """A preview that is not there yet."""
     return schemas.Preview(id=row.id, state=row.state, error=row.error, links={"self": f"/v1/previews/{row.id}"})
+
+
+def upload(row: Dataset) -> schemas.Upload:
+    """An uploaded dataset as clients see it."""
+    return schemas.Upload(
+        id=row.id,
+        name=row.name,
+        layout=row.layout,
+        state=row.status,
+        reason=row.error["message"] if row.error else None,
+        progress=schemas.Progress(**row.progress),
+        sha256=row.sha256,
+        size=row.size,
+        same_as=row.same_as,
+        facts=row.facts,
+        links={"self": f"/v1/datasets/{row.id}"},
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )
 
 
 def _member(member: Member, values: Sequence[Any]) -> schemas.SweepMember:

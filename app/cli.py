@@ -41,7 +41,7 @@ def _existing(file: Path) -> Path:
 
 
 SpecArgument = Annotated[Path, typer.Argument(metavar="FILE", callback=_existing, help="YAML or JSON; - is stdin.")]
-IdArgument = Annotated[str, typer.Argument(metavar="ID", help="exp_... or swp_...")]
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="exp_..., swp_... or ds_...")]
 WaitOption = Annotated[bool, typer.Option("--wait", help="Show its progress until it is finished.")]
 
 
@@ -97,12 +97,44 @@ def sweep(file: SpecArgument, wait: WaitOption = False, url: UrlOption = None) -
 
 
 @cli.command(rich_help_panel=_ASK)
+def upload(
+    file: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="A zip of images, or an npz.")],
+    name: Annotated[str | None, typer.Option(help="A title.", show_default="the file's name")] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="class_folders, photos, array, clips or paired.", show_default="guessed")
+    ] = None,
+    wait: WaitOption = False,
+    url: UrlOption = None,
+) -> None:
+    """Upload a dataset of your own; experiments name it by its id, and may be submitted at once."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import open as open_with_bar  # noqa: PLC0415
+
+    console = Console(stderr=True)
+    with _service(url) as service:
+        with open_with_bar(file, "rb", description="uploading", console=console, disable=not console.is_terminal) as opened:
+            found = service.upload(opened, name=name, layout=layout)
+        _queued(service, found, wait)
+
+
+@cli.command(rich_help_panel=_ASK)
+def datasets(url: UrlOption = None) -> None:
+    """List the uploaded datasets, newest first."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from app import tables  # noqa: PLC0415
+
+    with _service(url) as service:
+        Console().print(tables.datasets(service.datasets()))
+
+
+@cli.command(rich_help_panel=_ASK)
 def status(
     id: IdArgument,
     as_json: Annotated[bool, typer.Option("--json", help="As the API has it.")] = False,
     url: UrlOption = None,
 ) -> None:
-    """Show how an experiment or a sweep stands."""
+    """Show how an experiment, a sweep or an uploaded dataset stands."""
     with _service(url) as service:
         found = service.get(id)
     if as_json:
@@ -225,7 +257,7 @@ def _queued(service: "Sweetspot", found: "Json", wait: bool) -> None:
 
     found = follow(service, found["id"], Console(stderr=True))
     _show(found)
-    if found["state"] != "succeeded":
+    if found["state"] not in ("succeeded", "ready"):
         raise typer.Exit(1)
 
 
@@ -234,7 +266,8 @@ def _show(found: "Json") -> None:
 
     from app import tables  # noqa: PLC0415
 
-    Console().print(tables.sweep(found) if "counts" in found else tables.experiment(found))
+    kind = found["id"].partition("_")[0]
+    Console().print({"exp": tables.experiment, "swp": tables.sweep, "ds": tables.dataset}[kind](found))
 
 
 def _curve_format(output: Path) -> "CurveFormat":

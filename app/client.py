@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, overload
 
 import httpx
 
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 CurveFormat = Literal["json", "csv", "svg", "png", "pdf", "vl.json"]
 Sort = Literal["views", "datasets", "methods", "encoders", "tasks", "estimators", "presets"]
-TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
-_COLLECTIONS = {"exp": "experiments", "swp": "sweeps"}
+Layout = Literal["class_folders", "photos", "array", "clips", "paired"]
+TERMINAL = frozenset({"succeeded", "failed", "cancelled", "ready", "rejected"})
+_COLLECTIONS = {"exp": "experiments", "swp": "sweeps", "ds": "datasets"}
 _LONGEST_WAIT = 60.0  # seconds that the API holds a request with `Prefer: wait`
 
 
@@ -139,10 +140,29 @@ class Sweetspot:
         sweep = self._create("/v1/sweeps", spec)
         return self.wait(sweep["id"]) if wait else sweep
 
-    def run_preset(self, name: str, *, seed: int | None = None, title: str | None = None) -> Json:
-        """Queue a preset as a sweep, from this first seed and under this title."""
-        chosen = {"seed": seed, "name": title}
+    def run_preset(self, name: str, *, seed: int | None = None, title: str | None = None, dataset: str | None = None) -> Json:
+        """Queue a preset as a sweep, from this first seed, under this title, on this dataset instead of its own."""
+        chosen = {"seed": seed, "name": title, "dataset": dataset}
         return self._create(f"/v1/presets/{name}/run", {field: value for field, value in chosen.items() if value is not None})
+
+    def upload(self, file: Path | BinaryIO, *, name: str | None = None, layout: Layout | None = None, wait: bool = False) -> Json:
+        """Upload a zip or an npz as a dataset, reading it as it is sent; the dataset that is ready or rejected with `wait`.
+
+        Experiments on it may be submitted at once.
+        """
+        if isinstance(file, Path):
+            with file.open("rb") as opened:
+                return self.upload(opened, name=name, layout=layout, wait=wait)
+        fields = {field: value for field, value in (("name", name), ("layout", layout)) if value is not None}
+        headers = {"Idempotency-Key": uuid.uuid4().hex}
+        times = httpx.Timeout(30, read=600)  # all of a large file must reach the disk before the answer
+
+        def request() -> httpx.Request:
+            whole = {"file": (Path(file.name).name, file)}
+            return self._http.build_request("POST", "/v1/datasets", data=fields, files=whole, headers=headers, timeout=times)
+
+        dataset: Json = self._deliver(request).json()
+        return self.wait(dataset["id"]) if wait else dataset
 
     def retry(self, id: str) -> Json:
         """Queue a new experiment of the same spec, or a sweep's failed ones again."""
@@ -166,7 +186,7 @@ class Sweetspot:
         return self._json("GET", f"/v1/experiments/{id}")
 
     def get(self, id: str) -> Json:
-        """An experiment or a sweep."""
+        """An experiment, a sweep or an uploaded dataset."""
         return self._json("GET", _path(id))
 
     def experiments(self, **filters: str) -> Iterator[Json]:
@@ -176,6 +196,10 @@ class Sweetspot:
     def sweeps(self) -> Iterator[Json]:
         """Sweeps, newest first."""
         return self._list("/v1/sweeps", {})
+
+    def datasets(self) -> Iterator[Json]:
+        """Uploaded datasets, newest first; those that everybody has are in `catalog("datasets")`."""
+        return self._list("/v1/datasets", {})
 
     def catalog(self, sort: Sort) -> list[Json]:
         """All that can be asked for of one sort, with the JSON Schema of its parameters."""
@@ -200,7 +224,7 @@ class Sweetspot:
     # What happens to it
 
     def wait(self, id: str, timeout: float | None = None, on_change: Callable[[Json], None] | None = None) -> Json:
-        """The experiment or sweep once it is finished; `on_change` is told of every change seen, within a second.
+        """The experiment, sweep or dataset once it is finished; `on_change` is told of every change seen, within a second.
 
         Raises WaitTimeoutError.
         """
@@ -274,11 +298,14 @@ class Sweetspot:
         request = self._http.build_request(
             method, path, content=content, params=params, headers=headers, timeout=httpx.Timeout(30, read=30 + wait)
         )
+        return self._deliver(lambda: request)
+
+    def _deliver(self, request: Callable[[], httpx.Request]) -> httpx.Response:
         started, pause = time.monotonic(), 0.1
         while True:
             error: SweetspotError
             try:
-                answer = self._http.send(request)
+                answer = self._http.send(request())
             except httpx.TransportError as failure:
                 error = UnreachableError(f"no answer from {self.url}: {failure}\nIs the service up? `sweetspot up` starts it.")
                 patience = self._patience if self._reached else min(self._patience, 1.0)
@@ -325,7 +352,7 @@ def _default_url(data_dir: Path | None) -> str:
 def _path(id: str) -> str:
     collection = _COLLECTIONS.get(id.partition("_")[0])
     if collection is None:
-        raise SweetspotError(f"{id!r} is the id of neither an experiment (exp_...) nor a sweep (swp_...)")
+        raise SweetspotError(f"{id!r} is no id of an experiment (exp_...), a sweep (swp_...) or a dataset (ds_...)")
     return f"/v1/{collection}/{id}"
 
 

@@ -1,133 +1,171 @@
 """Which datasets there are, and their facts, read from headers alone: no torch, no pixels."""
 
+import re
 import struct
-import zipfile
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
 
-import numpy as np
-
+from app import dataset_headers
+from app.dataset_headers import Refused
 from app.errors import Invalid
 from app.settings import settings
-from ml.spec import DatasetFacts, held_out, npz_version
+from ml.spec import Dataset, DatasetFacts, held_out
 
-LEAST_ITEMS = 8  # in each split
-DIGITS = DatasetFacts(name="digits", train=1797 - held_out(1797), test=held_out(1797), channels=1, image_size=16, classes=10)
 NAMED = {
-    "digits": "1797 handwritten digits of scikit-learn, inside the package",
-    "mnist": "70000 handwritten digits, 28x28",
-    "cifar10": "60000 colour photographs of ten classes, 32x32",
+    "digits": "scikit-learn's handwritten digits, inside the package: 1078 for training and 719 held out, 8x8",
+    "mnist": "MNIST, handwritten digits: 60 000 for training and 10 000 held out, 28x28",
+    "fashion_mnist": "Fashion-MNIST, ten kinds of clothing: 60 000 for training and 10 000 held out, 28x28",
+    "cifar10": "CIFAR-10, colour photographs of ten classes: 50 000 for training and 10 000 held out, 32x32",
+    "cifar100": "CIFAR-100, colour photographs of a hundred classes: 50 000 for training and 10 000 held out, 32x32",
+    "stl10": "STL-10, ten classes: 5000 labelled and 100 000 unlabelled images for pretraining, 8000 held out, 96x96",
+    "imagenet": "ImageNet (ILSVRC 2012), a thousand classes: 1 281 167 for training and the 50 000 of validation held out",
+    "tiny-imagenet": "Tiny-ImageNet, two hundred classes: 100 000 for training and the 10 000 of validation held out, 64x64",
+    "moving_mnist": "Colorful Moving-MNIST, made as it is needed, 64x64: a scene for each digit, at most 20000 for "
+    "training and 5000 held out, and neither digits nor backgrounds in both",
 }
+DIGITS = DatasetFacts(name="digits", train=1797 - held_out(1797), test=held_out(1797), channels=1, image_size=16, classes=10)
+SCENE_DIGITS = ("mnist", "digits")
+SCENE_BACKGROUNDS = ("stl10", "cifar10", "cifar10_lossless_subset", "cifar10_jpeg")
+MOST_SCENES = (20_000, 5_000)  # for training and held out
+TEXTURES = "textures"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{,99}")  # that a spec accepts
+_PUBLISHED: dict[str, tuple[str, Callable[[str, Path], DatasetFacts]]] = {
+    "mnist": ("mnist/MNIST/raw", dataset_headers.mnist),
+    "fashion_mnist": ("fashion_mnist/FashionMNIST/raw", dataset_headers.mnist),
+    "cifar10": ("cifar10/cifar-10-batches-bin", dataset_headers.cifar10),
+    "cifar100": ("cifar100/cifar-100-binary", dataset_headers.cifar100),
+    "stl10": ("stl10/stl10_binary", dataset_headers.stl10),
+}
+_UNUSABLE = (Refused, OSError, struct.error)
+_FOLDERS = {"imagenet": "imagenet", "tiny-imagenet": "tiny-imagenet-200"}
 
 
-def facts(name: str) -> DatasetFacts:
-    """What is known of a dataset. Raises Invalid at `/dataset/name` where it is absent or cannot be used."""
-    if name == "digits":
-        return DIGITS
-    root = settings().datasets_dir
-    if name == "mnist":
-        return _mnist(root / "mnist" / "MNIST" / "raw")
-    if name == "cifar10" and (root / "cifar10" / "cifar-10-batches-bin").is_dir():
-        return DatasetFacts(name=name, train=50_000, test=10_000, channels=3, image_size=32, classes=10)
-    path = _npz(name)
-    if path is None:
-        raise Invalid.field("/dataset/name", _absent(name))
-    status = path.stat()
-    return _npz_facts(name, path, status.st_mtime_ns, status.st_size)
+def facts(dataset: Dataset) -> DatasetFacts:
+    """What is known of a dataset. Raises Invalid at the field of `/dataset` for what is absent or cannot be used."""
+    return _scenes(dataset) if dataset.name == "moving_mnist" else _facts(dataset.name)
 
 
 def present() -> list[str]:
-    """Names of the datasets that can be used now."""
+    """Names of the datasets that can be used now; uploads are listed elsewhere."""
     root = settings().datasets_dir
-    found = {path.stem for pattern in ("*.npz", "*/*.npz") for path in root.glob(pattern)} | set(NAMED)
-    return sorted(name for name in found if _usable(name))
+    archives = [path.stem for pattern in ("*.npz", "*/*.npz") for path in root.glob(pattern)]
+    names = {*NAMED, *archives, *_image_folders(root)}
+    return sorted(name for name in names if _NAME.fullmatch(name) and not name.startswith("ds_") and _usable(name))
+
+
+def first_present(names: Sequence[str]) -> str:
+    """The first of these that can be used now, else the first of all, whose absence the error will tell."""
+    return next((name for name in names if _usable(name)), names[0])
+
+
+def description(name: str) -> str:
+    """A sentence on a dataset that can be used, its splits included."""
+    if name in NAMED:
+        return NAMED[name]
+    found = _facts(name)
+    kind = {"photos": "photographs", "clips": "clips", "paired": "pairs of images"}.get(found.layout, "images")
+    return f"{kind} of the datasets folder: {found.train} for training and {found.test} held out"
 
 
 def _usable(name: str) -> bool:
     try:
-        facts(name)
-    except Invalid:
+        return name == "moving_mnist" or _found(name) is not None
+    except _UNUSABLE:
         return False
-    return True
+
+
+def _facts(name: str) -> DatasetFacts:
+    try:
+        found = _scenes(Dataset(name=name)) if name == "moving_mnist" else _found(name)
+    except _UNUSABLE as error:
+        raise Invalid.field("/dataset/name", f"{name!r} cannot be used as a dataset: {error}") from None
+    if found is None:
+        raise Invalid.field("/dataset/name", _absent(name))
+    return found
+
+
+def _found(name: str) -> DatasetFacts | None:
+    """As `ml.datasets` finds it: the originals of a published dataset, else an npz, else a folder of images."""
+    root = settings().datasets_dir
+    if name == "digits":
+        return DIGITS
+    if name.startswith("ds_"):
+        path = settings().uploads_dir / name / "facts.json"
+        return DatasetFacts.model_validate_json(path.read_bytes()) if path.is_file() else None
+    where, read = _PUBLISHED.get(name, ("", None))
+    if read is not None and (root / where).is_dir():
+        return read(name, root / where)
+    archives = [root / name / f"{name}.npz"] if read is not None else [root / f"{name}.npz", *sorted(root.glob(f"*/{name}.npz"))]
+    for path in archives:
+        if path.is_file():
+            return dataset_headers.npz(name, path, path.stat().st_mtime_ns, path.stat().st_size)
+    folders = [root / _FOLDERS[name]] if name in _FOLDERS else [root / name, *sorted(root.glob(f"*/{name}"))]
+    for path in folders if read is None else ():
+        if path.is_dir():
+            return dataset_headers.folder(name, path)
+    return None
+
+
+def _image_folders(root: Path) -> list[str]:
+    """Names of folders that may be datasets: those in the root, and those in `photos`, which itself is none."""
+    taken = {where.split("/")[0] for where, _ in _PUBLISHED.values()} | {*_FOLDERS.values(), dataset_headers.PHOTOS}
+    return [
+        path.name
+        for pattern in ("*", f"{dataset_headers.PHOTOS}/*")
+        for path in root.glob(pattern)
+        if path.is_dir() and not path.name.startswith(".") and path.name not in taken
+    ]
 
 
 def _absent(name: str) -> str:
     root = settings().datasets_dir
-    where = f"{name!r} is not under {root}"
+    if name.startswith("ds_"):
+        return f"there is no upload {name!r} that can be used"
+    if name == "imagenet":
+        return f"{name!r} is not under {root}; put the folders train and val of ILSVRC 2012 into {root / name}"
     if name in NAMED:
-        return f"{where}; download it with `python -m ml.datasets.download {name} --root {root}`"
-    return f"{where}; put it there as {name}.npz, or choose one of {', '.join(present())}"
-
-
-def _mnist(raw: Path) -> DatasetFacts:
-    counts = {}
-    for part in ("train", "t10k"):
-        path = raw / f"{part}-images-idx3-ubyte"
-        if not path.is_file() or not (raw / f"{part}-labels-idx1-ubyte").is_file():
-            raise Invalid.field("/dataset/name", _absent("mnist"))
-        with path.open("rb") as file:
-            _, counts[part], _, _ = struct.unpack(">4i", file.read(16))
-    return DatasetFacts(name="mnist", train=counts["train"], test=counts["t10k"], channels=1, image_size=28, classes=10)
-
-
-def _npz(name: str) -> Path | None:
-    root = settings().datasets_dir
-    if name in NAMED:
-        path = root / name / f"{name}.npz"
-        return path if path.is_file() else None
-    return next((path for path in (root / f"{name}.npz", *sorted(root.glob(f"*/{name}.npz"))) if path.is_file()), None)
-
-
-@lru_cache(maxsize=256)
-def _npz_facts(name: str, path: Path, _mtime: int, _size: int) -> DatasetFacts:
-    """As `ml.datasets.npz` reads it: `x` with optional `y` and `split`, or MedMNIST's `train_images` … `test_labels`."""
-    headers, arrays = _read_npz(path)
-    if "x" in headers:
-        (items, *shape), dtype = headers["x"]
-        test = int(np.isin(arrays["split"].astype(str), ("test", "1")).sum()) if "split" in arrays else held_out(items)
-        train, labels = items - test, [arrays[key] for key in ("y",) if key in arrays]
-    elif {"train_images", "test_images"} <= headers.keys():
-        (train, *shape), dtype = headers["train_images"]
-        test = headers["test_images"][0][0]
-        labels = [arrays[key] for key in ("train_labels", "test_labels") if key in arrays]
-    else:
-        raise _refused(path, "it has neither x nor train_images and test_images")
-    if dtype != np.uint8 or len(shape) not in (2, 3) or 0 in shape:
-        raise _refused(path, f"its images are {dtype} of shape {tuple(shape)}")
-    if min(train, test) < LEAST_ITEMS:
-        raise _refused(path, f"it has {train} training and {test} test items; at least {LEAST_ITEMS} of each are needed")
-    return DatasetFacts(
-        name=name,
-        train=train,
-        test=test,
-        channels=shape[2] if len(shape) == 3 else 1,
-        image_size=min(shape[:2]),
-        classes=len(np.unique(np.concatenate([array.ravel() for array in labels]))) if labels else None,
-        version=None if name in NAMED else npz_version(path),
+        return f"{name!r} is not under {root}; download it with `python -m ml.datasets.download {name} --root {root}`"
+    return (
+        f"{name!r} is not under {root}; put it there as {name}.npz or as a folder {name} of JPEG or PNG files, or choose one of "
+        f"{', '.join(present())}"
     )
 
 
-def _read_npz(path: Path) -> tuple[dict[str, tuple[tuple[int, ...], Any]], dict[str, Any]]:
-    """(Shape, type) of the images, and the small arrays themselves. Raises Invalid."""
+def _scenes(dataset: Dataset) -> DatasetFacts:
+    """Colorful Moving-MNIST, out of the digits and the backgrounds that were chosen or are there."""
+    digits = dataset.digits or first_present(SCENE_DIGITS)
+    backgrounds = dataset.backgrounds or next((name for name in SCENE_BACKGROUNDS if _usable(name)), TEXTURES)
+    if digits not in SCENE_DIGITS:
+        raise Invalid.field("/dataset/digits", f"digits are {' or '.join(SCENE_DIGITS)}, not {digits!r}")
+    of_digits = _component(digits, "/dataset/digits")
+    factors: dict[str, int | None] = {"digit": of_digits.classes, "position": None}
+    version = None
+    if backgrounds == TEXTURES:
+        factors["background"] = 10
+    else:
+        behind = _component(backgrounds, "/dataset/backgrounds")
+        if behind.layout not in ("images", "photos") or behind.channels != 3 or behind.dtype != "uint8":
+            found = f"{behind.layout} of {behind.channels} channel(s) in {behind.dtype}"
+            raise Invalid.field("/dataset/backgrounds", f"backgrounds must be RGB images in uint8, not {found}")
+        factors |= {} if behind.classes is None else {"background": behind.classes}
+        version = behind.version
+    return DatasetFacts(
+        name=dataset.name,
+        layout="scenes",
+        train=min(of_digits.train, MOST_SCENES[0]),
+        test=min(of_digits.test, MOST_SCENES[1]),
+        channels=3,
+        image_size=64,
+        frames=20,
+        factors=factors,
+        digits=digits,
+        backgrounds=backgrounds,
+        version=version,
+    )
+
+
+def _component(name: str, pointer: str) -> DatasetFacts:
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = set(archive.namelist())
-            images = [key for key in ("x", "train_images", "test_images") if f"{key}.npy" in members]
-            headers = {key: _header(archive.open(f"{key}.npy")) for key in images}
-        with np.load(path, allow_pickle=False) as archive:
-            small = [key for key in ("y", "split", "train_labels", "test_labels") if key in archive.files]
-            return headers, {key: archive[key] for key in small}
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise _refused(path, str(error)) from None
-
-
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], Any]:
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    shape, _, dtype = read[np.lib.format.read_magic(file)](file)
-    return shape, dtype
-
-
-def _refused(path: Path, reason: str) -> Invalid:
-    wanted = "it needs x [N,H,W] or [N,H,W,C] of uint8, and may have y [N] and split [N]"
-    return Invalid.field("/dataset/name", f"{path.name} is no dataset: {reason}; {wanted}")
+        return _facts(name)
+    except Invalid as error:
+        raise Invalid.field(pointer, error.detail) from None

@@ -75,31 +75,39 @@ async def _request_body(request: Request) -> bytes:
     return await request.body()
 
 
+KeyHeader = Annotated[
+    str | None,
+    Header(
+        max_length=200,
+        pattern=r"^[!-~]+$",
+        description="Makes a repeated POST answer as the first one did when it was queued, before any wait.",
+    ),
+]
+
+
 def _once(
     request: Request,
     response: Response,
     session: SessionDep,
     body: Annotated[bytes, Depends(_request_body)],
-    idempotency_key: Annotated[
-        str | None,
-        Header(
-            max_length=200,
-            pattern=r"^[!-~]+$",
-            description="Makes a repeated POST answer as the first one did when it was queued, before any wait.",
-        ),
-    ] = None,
+    idempotency_key: KeyHeader = None,
 ) -> Once:
     parsed = _parsed(body)
-    _refuse_unkeepable(parsed, "", DEEPEST)
-    asked = f"{request.method} {request.url.path}?{request.url.query}\n{json.dumps(parsed, sort_keys=True)}"
-    fingerprint = hashlib.sha256(asked.encode()).hexdigest()
-    once = Once(session, response, idempotency_key, fingerprint)
-    if idempotency_key is None:
+    refuse_unkeepable(parsed)
+    return once_for(request, response, session, idempotency_key, parsed)
+
+
+def once_for(request: Request, response: Response, session: Session, key: str | None, asked: Any) -> Once:
+    """The guard of a request for `asked`. Raises Replay, InFlight, IdempotencyMismatch."""
+    words = f"{request.method} {request.url.path}?{request.url.query}\n{json.dumps(asked, sort_keys=True)}"
+    fingerprint = hashlib.sha256(words.encode()).hexdigest()
+    once = Once(session, response, key, fingerprint)
+    if key is None:
         return once
-    number = int.from_bytes(hashlib.sha256(idempotency_key.encode()).digest()[:8], signed=True)
+    number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], signed=True)
     if not session.scalar(select(func.pg_try_advisory_xact_lock(number))):
         raise InFlight("the first request with this Idempotency-Key is still being answered")
-    row = session.get(IdempotencyKey, idempotency_key)
+    row = session.get(IdempotencyKey, key)
     if row is None:
         return once
     if row.fingerprint != fingerprint:
@@ -115,7 +123,7 @@ def _parsed(body: bytes) -> Any:
         return body.hex()
 
 
-def _refuse_unkeepable(value: Any, pointer: str, depth: int) -> None:
+def refuse_unkeepable(value: Any, pointer: str = "", depth: int = DEEPEST) -> None:
     """What no spec needs and no database keeps: NUL, halves of surrogate pairs, and nesting without end. Raises Invalid."""
     if depth == 0:
         raise Invalid.field(pointer, f"nested more than {DEEPEST} levels deep")
@@ -123,11 +131,11 @@ def _refuse_unkeepable(value: Any, pointer: str, depth: int) -> None:
         raise Invalid.field(pointer, f"any text without the character {found[0]!r}, which cannot be kept")
     if isinstance(value, list):
         for index, item in enumerate(value):
-            _refuse_unkeepable(item, f"{pointer}/{index}", depth - 1)
+            refuse_unkeepable(item, f"{pointer}/{index}", depth - 1)
     if isinstance(value, dict):
         for name, item in value.items():
-            _refuse_unkeepable(name, pointer, depth)
-            _refuse_unkeepable(item, f"{pointer}/{escaped(name)}", depth - 1)
+            refuse_unkeepable(name, pointer, depth)
+            refuse_unkeepable(item, f"{pointer}/{escaped(name)}", depth - 1)
 
 
 OnceDep = Annotated[Once, Depends(_once)]
@@ -183,7 +191,7 @@ class Slice(BaseModel):
 def _slice(
     limit: Annotated[int, Query(ge=1, le=200, description="Items a page.")] = 50,
     cursor: Annotated[
-        str | None, Query(pattern="^[a-z]{3}_[0-9a-f]{32}$", description="`next_cursor` of the page before.")
+        str | None, Query(pattern="^[a-z]{2,3}_[0-9a-f]{32}$", description="`next_cursor` of the page before.")
     ] = None,
 ) -> Slice:
     return Slice(limit=limit, cursor=cursor)

@@ -76,6 +76,14 @@ class InFlight(DomainError):
     retryable = True
 
 
+class StorageFull(DomainError):
+    """The disk has no room for it."""
+
+    status = 507
+    slug = "storage-full"
+    title = "There is no room on the disk"
+
+
 class Unavailable(DomainError):
     """Something that we need is away for now."""
 

@@ -11,19 +11,20 @@ import math
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import cycle, pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic_core import to_json
 
-from ml.curve import Curve, Point, SweetSpot
+from ml.curve import ERRORS, Curve, Point, SweetSpot
 
 Format = Literal["svg", "png", "pdf", "vl.json"]
 Specification = dict[str, Any]
 Row = dict[str, Any]
 
 WIDTH, HEIGHT = 620, 380  # of the plotting area in pixels
+STACKED_HEIGHT = 280  # of each, where there are several
 MOST_LABELS = 30  # of more points, every second or third is labelled
 FONT = "Liberation Sans, Helvetica, Arial, sans-serif"
 INK, QUIET, FAINT = "#222222", "#666666", "#e6e6e6"
@@ -34,46 +35,41 @@ SHADES = {"missing information": "#a9c7e0", "sweet spot": "#f7b27f", "excess noi
 
 
 def figure(curve: Curve, title: str, task: str | None = None) -> Specification:
-    """I_NCE against accuracy, as a Vega-Lite specification: one task, or all of them in a colour each.
+    """I_NCE against how well tasks are done, as a Vega-Lite specification: one task, or all of them in a colour each.
 
-    The verdict, the sweet spot and the regimes drawn are those of `task`, by default of the first task. Raises KeyError where
-    the curve has tasks and `task` is none of them.
+    Tasks of one metric share a plot, and plots of several stand under each other; up is better in each, so errors run downwards.
+    Every task's sweet spot is marked. The regimes shaded in a plot are those of its first task. Raises KeyError where the curve
+    has tasks and `task` is none of them.
     """
     import altair as alt  # noqa: PLC0415
 
     if task is not None and curve.verdicts and task not in curve.verdicts:
         raise KeyError(f"no task {task!r} on this curve; it has {', '.join(curve.verdicts)}")
-    tasks = [task] if task is not None else list(curve.verdicts)
-    verdict = curve.verdicts.get(tasks[0]) if tasks else None
-    dots = list(_dots(curve, tasks))
-    plane = _plane(dots, curve)
-    spot = verdict.sweet_spot if verdict else None
-    layers = [
-        *_regimes(plane, spot, curve.axis.along_information),
-        *_ceiling(plane, curve),
-        *_path(plane, dots, joined=curve.axis.ordered),
-        *_marks(plane, dots, tasks),
-        *_sweet_spot(plane, spot),
-        *_labels(plane, dots, spot, _symbol(curve)),
-    ]
-    if not dots:
-        layers.append(_text(plane, [(sum(plane.x) / 2, sum(plane.y) / 2, "no measurements yet")], fontSize=14, color=QUIET))
-    words = (verdict.words if verdict else "no verdict yet").replace(f" {curve.axis.name} ", f" {_symbol(curve)} ")
-    chart = alt.layer(*layers).properties(
-        width=WIDTH,
-        height=HEIGHT,
-        title=alt.TitleParams(
-            title or "Mutual information against accuracy", subtitle=textwrap.wrap(words, 100), offset=26 if spot else 14
-        ),
+    tasks = [name for name in curve.verdicts if task in (None, name)]
+    plots = _plots(curve, tasks)
+    charts = [alt.layer(*_layers(plot, curve)).properties(width=WIDTH, height=plot.height) for plot in plots]
+    chart = (
+        charts[0]
+        if len(charts) == 1
+        else alt.vconcat(*charts, spacing=30).resolve_scale(color="independent", stroke="independent")
     )
-    return _styled(chart)
+    shaded = curve.verdicts.get(plots[0].tasks[0]) if plots[0].tasks else None
+    return _styled(
+        chart.properties(
+            title=alt.TitleParams(
+                title or "Mutual information against accuracy",
+                subtitle=list(_words(curve, tasks)),
+                offset=26 if shaded and shaded.sweet_spot else 14,
+            )
+        )
+    )
 
 
 def views_picture(rows: Sequence[tuple[str, bytes]]) -> Specification:
     """Pictures of view pairs under each other, each beside its caption: (caption, PNG) a row."""
     import altair as alt  # noqa: PLC0415
 
-    gap, side = 14, 520
+    gap, side = 14, 600
     column = max((_text_width(caption, 13) for caption, _ in rows), default=0) + 20
     pictures, captions, top = [], [], 0.0
     for caption, png in rows:
@@ -82,7 +78,7 @@ def views_picture(rows: Sequence[tuple[str, bytes]]) -> Specification:
         url = f"data:image/png;base64,{base64.b64encode(png).decode()}"
         picture = alt.Chart(alt.Data(values=[{"url": url, "x": column, "y": top}]))
         pictures.append(
-            picture.mark_image(width=side, height=tall, align="left", baseline="top", smooth=False).encode(
+            picture.mark_image(width=side, height=tall, align="left", baseline="top").encode(
                 x=alt.X("x:Q", scale=None, axis=None), y=alt.Y("y:Q", scale=None, axis=None), url="url:N"
             )
         )
@@ -110,7 +106,7 @@ def render(specification: Specification, form: Format) -> bytes:
 
 
 def to_csv(curve: Curve) -> str:
-    """One row a point, four columns a task; the numbers are those of the curve's JSON, digit for digit."""
+    """One row a point, five columns a task; the numbers are those of the curve's JSON, digit for digit."""
     head = [
         "value",
         "label",
@@ -125,7 +121,7 @@ def to_csv(curve: Curve) -> str:
         "regime",
     ]
     for name in curve.verdicts:
-        head += [name, f"{name}_low", f"{name}_high", f"{name}_seeds"]
+        head += [name, f"{name}_low", f"{name}_high", f"{name}_seeds", f"{name}_metric"]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*head, "experiments"])
@@ -134,7 +130,7 @@ def to_csv(curve: Curve) -> str:
         cells += [point.saturated, point.low, point.task_information, point.nuisance, point.regime]
         for name in curve.verdicts:
             result = point.tasks.get(name)
-            cells += [result.value, *(result.ci or (None, None)), result.seeds] if result else [None] * 4
+            cells += [result.value, *(result.ci or (None, None)), result.seeds, result.metric] if result else [None] * 5
         writer.writerow([*(_cell(cell) for cell in cells), " ".join(point.experiments)])
     return out.getvalue()
 
@@ -175,23 +171,30 @@ class _Dot(NamedTuple):
 
 @dataclass(frozen=True)
 class _Plane:
-    """The ranges of both axes: I_NCE in nats, and the task's value."""
+    """The ranges of both axes: I_NCE in nats from left to right, and the tasks' values from bottom to top, so errors descend."""
 
     x: tuple[float, float]
     y: tuple[float, float]
+    height: int
+    y_title: str
 
     def to_pixels(self, x: float, y: float) -> tuple[float, float]:
         across = (x - self.x[0]) / (self.x[1] - self.x[0])
         up = (y - self.y[0]) / (self.y[1] - self.y[0])
-        return across * WIDTH, (1 - up) * HEIGHT
+        return across * WIDTH, (1 - up) * self.height
 
     def from_pixels(self, across: float, down: float) -> tuple[float, float]:
         x = self.x[0] + across / WIDTH * (self.x[1] - self.x[0])
-        y = self.y[0] + (1 - down / HEIGHT) * (self.y[1] - self.y[0])
+        y = self.y[0] + (1 - down / self.height) * (self.y[1] - self.y[0])
         return x, y
 
     def clipped(self, y: float) -> float:
-        return min(max(y, self.y[0]), self.y[1])
+        return min(max(y, min(self.y)), max(self.y))
+
+    def bar(self, dot: _Dot) -> tuple[float, float]:
+        """Top and bottom in pixels of the interval of a dot, or of the dot itself."""
+        top, bottom = sorted(self.to_pixels(0, self.clipped(end))[1] for end in dot.point.tasks[dot.task].ci or (dot.y, dot.y))
+        return top, bottom
 
     def axes(self, x: str, y: str) -> dict[str, Any]:
         """The two position channels, reading these fields."""
@@ -200,8 +203,73 @@ class _Plane:
         across, up = alt.Scale(domain=list(self.x), nice=False), alt.Scale(domain=list(self.y), nice=False)
         return {
             "x": alt.X(f"{x}:Q", scale=across, title="Mutual information of the views, I_NCE (nats)", axis=alt.Axis(tickCount=8)),
-            "y": alt.Y(f"{y}:Q", scale=up, title="Accuracy on held-out items", axis=alt.Axis(tickCount=6)),
+            "y": alt.Y(f"{y}:Q", scale=up, title=self.y_title, axis=alt.Axis(tickCount=6)),
         }
+
+
+@dataclass(frozen=True)
+class _Plot:
+    """Tasks of one metric over I_NCE. `colours` are those of its tasks, `named` says whether a legend tells which is which."""
+
+    tasks: list[str]
+    colours: dict[str, str]
+    named: bool
+    dots: list[_Dot]
+    plane: _Plane
+    last: bool
+
+    @property
+    def height(self) -> int:
+        return self.plane.height
+
+
+def _plots(curve: Curve, tasks: Sequence[str]) -> list[_Plot]:
+    """One for each metric, and for each five tasks of a metric, since there are five colours."""
+    metrics = dict.fromkeys(curve.verdicts[task].metric for task in tasks)
+    alike = [[task for task in tasks if curve.verdicts[task].metric == metric] for metric in metrics]
+    groups = [group[start : start + len(COLOURS)] for group in alike for start in range(0, len(group), len(COLOURS))] or [[]]
+    colours = dict(zip([task for group in groups for task in group], cycle(COLOURS), strict=False))
+    plots = []
+    for index, group in enumerate(groups):
+        dots = list(_dots(curve, group))
+        errs = bool(group) and curve.verdicts[group[0]].metric in ERRORS
+        plots.append(
+            _Plot(
+                tasks=group,
+                colours={task: colours[task] for task in group},
+                named=len(tasks) > 1,
+                dots=dots,
+                plane=_plane(dots, curve, errs, HEIGHT if len(groups) == 1 else STACKED_HEIGHT),
+                last=index == len(groups) - 1,
+            )
+        )
+    return plots
+
+
+def _layers(plot: _Plot, curve: Curve) -> list[Any]:
+    plane, dots = plot.plane, plot.dots
+    spots = {task: spot for task in plot.tasks if (spot := curve.verdicts[task].sweet_spot)}
+    layers = [
+        *_regimes(plot, spots, curve.axis.along_information),
+        *_ceiling(plane, curve),
+        *_drops(plot, spots),
+        *_path(plot, joined=curve.axis.ordered),
+        *_marks(plot),
+        *_sweet_spots(plot, spots),
+        *_labels(plot, spots, _symbol(curve)),
+    ]
+    if not dots:
+        layers.append(_text(plane, [(sum(plane.x) / 2, sum(plane.y) / 2, "no measurements yet")], fontSize=14, color=QUIET))
+    return layers
+
+
+def _words(curve: Curve, tasks: Sequence[str]) -> Iterator[str]:
+    """The verdicts in lines, each after its task where there are several."""
+    if not curve.verdicts:
+        yield "no verdict yet"
+    for task in tasks if curve.verdicts else ():
+        words = curve.verdicts[task].words.replace(f" {curve.axis.name} ", f" {_symbol(curve)} ")
+        yield from textwrap.wrap(f"{task}: {words}" if len(tasks) > 1 else words, 100)
 
 
 def _dots(curve: Curve, tasks: Sequence[str]) -> Iterator[_Dot]:
@@ -214,23 +282,26 @@ def _dots(curve: Curve, tasks: Sequence[str]) -> Iterator[_Dot]:
         yield from sorted(dots, key=lambda dot: dot.point.value) if curve.axis.ordered else dots  # type: ignore[arg-type,return-value]
 
 
-def _plane(dots: Sequence[_Dot], curve: Curve) -> _Plane:
+def _plane(dots: Sequence[_Dot], curve: Curve, errs: bool, height: int) -> _Plane:
     ceilings = [point.log_k for point in curve.points if point.log_k is not None]
-    right = max([*ceilings, *(dot.x for dot in dots)], default=1.0)
-    left = min([0.0, *(dot.x for dot in dots)])
+    informations = [point.i_nce for point in curve.points if point.i_nce is not None]
+    right = max([*ceilings, *informations], default=1.0)
+    left = min([0.0, *informations])
     margin = 0.03 * (right - left)
     across = (left - margin, right + 2 * margin)
+    title = "Localization error (px), less is better" if errs else "Accuracy on held-out items"
     if not dots:
-        return _Plane(across, (0.0, 1.0))
-    low, high = min(dot.y for dot in dots), max(dot.y for dot in dots)
-    span = max(high - low, 0.12 * max(abs(high), 1e-9))
+        return _Plane(across, (0.0, 1.0), height, title)
+    least, most = min(dot.y for dot in dots), max(dot.y for dot in dots)
+    span = max(most - least, 0.12 * max(abs(most), 1e-9))
     ends = [end for dot in dots for end in dot.point.tasks[dot.task].ci or (dot.y, dot.y)]
     # an interval of two seeds may be far wider than the curve is high: it is cut, for it would flatten the curve
-    bottom = max(min(ends), low - 0.6 * span) - 0.12 * span
-    top = min(max(ends), high + 0.6 * span) + 0.16 * span
-    if low >= 0 and high <= 1:
-        bottom, top = max(bottom, 0.0), min(top, 1.0)
-    return _Plane(across, (bottom, top))
+    above, below = (0.12, 0.16) if errs else (0.16, 0.12)
+    low = max(min(ends), least - 0.6 * span) - below * span
+    high = min(max(ends), most + 0.6 * span) + above * span
+    if least >= 0 and (errs or most <= 1):
+        low, high = max(low, 0.0), high if errs else min(high, 1.0)
+    return _Plane(across, (high, low) if errs else (low, high), height, title)
 
 
 def _symbol(curve: Curve) -> str:
@@ -249,9 +320,12 @@ def _text(plane: _Plane, places: Sequence[tuple[float, float, str]], **style: An
     return _chart(rows).mark_text(**style).encode(**plane.axes("x", "y"), text="text:N")
 
 
-def _regimes(plane: _Plane, spot: SweetSpot | None, along_information: bool) -> Iterator[Any]:
+def _regimes(plot: _Plot, spots: dict[str, SweetSpot], along_information: bool) -> Iterator[Any]:
+    """The interval of the first task's sweet spot, with less information to its left and more to its right."""
+    spot = spots.get(plot.tasks[0]) if plot.tasks else None
     if spot is None:
         return
+    plane = plot.plane
     low, high = spot.i_nce_ci
     bands = {"sweet spot": (max(low, plane.x[0]), min(high, plane.x[1]))}
     if along_information:
@@ -259,22 +333,24 @@ def _regimes(plane: _Plane, spot: SweetSpot | None, along_information: bool) -> 
     for name, (left, right) in bands.items():
         band = _chart([{"x": left, "x2": right, "y": plane.y[0], "y2": plane.y[1]}])
         yield band.mark_rect(opacity=0.22, color=SHADES[name]).encode(**plane.axes("x", "y"), x2="x2:Q", y2="y2:Q")
-    for name, x in _band_titles(plane, bands):
-        style = {"color": SPOT, "fontWeight": "bold"} if name == "sweet spot" else {"color": QUIET}
+    of = f" of {plot.tasks[0]}" if len(plot.tasks) > 1 else ""
+    for name, x in _band_titles(plane, bands, of):
+        style = {"color": SPOT, "fontWeight": "bold"} if name == f"sweet spot{of}" else {"color": QUIET}
         yield _text(plane, [(x, plane.y[1], name)], baseline="bottom", dy=-6, **style)
 
 
-def _band_titles(plane: _Plane, bands: dict[str, tuple[float, float]]) -> Iterator[tuple[str, float]]:
+def _band_titles(plane: _Plane, bands: dict[str, tuple[float, float]], of: str) -> Iterator[tuple[str, float]]:
     """Names over the plot with where they are centred: moved aside for `sweet spot`, left out where there is no room."""
-    half = _text_width("sweet spot", 12) / 2 + 8
-    left, right = (plane.to_pixels(end, 0)[0] for end in bands["sweet spot"])
+    spot = f"sweet spot{of}"
+    half = _text_width(spot, 12) / 2 + 8
+    left, right = (plane.to_pixels(end, plane.y[0])[0] for end in bands["sweet spot"])
     middle = min(max((left + right) / 2, half), WIDTH - half)
     rooms = {
         "missing information": (0, min(left, middle - half)),
-        "sweet spot": (middle - half, middle + half),
+        spot: (middle - half, middle + half),
         "excess noise": (max(right, middle + half), WIDTH),
     }
-    for name in bands:
+    for name in (spot if name == "sweet spot" else name for name in bands):
         start, end = rooms[name]
         if end - start >= _text_width(name, 12):
             yield name, plane.from_pixels((start + end) / 2, 0)[0]
@@ -290,38 +366,46 @@ def _ceiling(plane: _Plane, curve: Curve) -> Iterator[Any]:
     yield _text(plane, names, angle=270, align="left", baseline="top", dx=8, dy=5, color=QUIET)
 
 
-def _path(plane: _Plane, dots: Sequence[_Dot], joined: bool) -> Iterator[Any]:
+def _drops(plot: _Plot, spots: dict[str, SweetSpot]) -> Iterator[Any]:
+    """From every sweet spot down to the axis, where there are several to be compared."""
+    if not plot.named:
+        return
+    for task, spot in spots.items():
+        drop = _chart([{"x": spot.i_nce, "y": spot.accuracy, "y2": plot.plane.y[0]}])
+        style = {"strokeDash": [2, 3], "strokeWidth": 1.5, "color": plot.colours[task]}
+        yield drop.mark_rule(**style).encode(**plot.plane.axes("x", "y"), y2="y2:Q")
+
+
+def _path(plot: _Plot, joined: bool) -> Iterator[Any]:
     import altair as alt  # noqa: PLC0415
 
-    if not joined or len(dots) < 2:
+    if not joined or len(plot.dots) < 2:
         return
-    rows = [{"x": dot.x, "y": dot.y, "task": dot.task, "order": order} for order, dot in enumerate(dots)]
-    colour = _colour(list(dict.fromkeys(dot.task for dot in dots)))
+    rows = [{"x": dot.x, "y": dot.y, "task": dot.task, "order": order} for order, dot in enumerate(plot.dots)]
     yield (
         _chart(rows)
         .mark_line(strokeWidth=1.6, opacity=0.55)
-        .encode(**plane.axes("x", "y"), order=alt.Order("order:Q"), color=colour)
+        .encode(**plot.plane.axes("x", "y"), order=alt.Order("order:Q"), color=_colour(plot))
     )
 
 
-def _colour(tasks: Sequence[str]) -> Any:
+def _colour(plot: _Plot) -> Any:
     import altair as alt  # noqa: PLC0415
 
-    colours = [COLOURS[index % len(COLOURS)] for index in range(len(tasks))]
-    legend = alt.Legend() if len(tasks) > 1 else None
-    return alt.Color("task:N", scale=alt.Scale(domain=list(tasks), range=colours), legend=legend)
+    scale = alt.Scale(domain=list(plot.colours), range=list(plot.colours.values()))
+    return alt.Color("task:N", scale=scale, legend=alt.Legend(symbolOpacity=1) if plot.named else None)
 
 
-def _marks(plane: _Plane, dots: Sequence[_Dot], tasks: Sequence[str]) -> Iterator[Any]:
+def _marks(plot: _Plot) -> Iterator[Any]:
     """Intervals as thin bars and a dot at each point, hollow where I_NCE is saturated."""
-    if not dots:
+    if not plot.dots:
         return
-    colour = _colour(tasks)
+    plane, colour = plot.plane, _colour(plot)
     up: list[Row] = []
     across: list[Row] = []
     full: list[Row] = []
     hollow: list[Row] = []
-    for dot in dots:
+    for dot in plot.dots:
         result = dot.point.tasks[dot.task]
         row = {"x": dot.x, "y": dot.y, "task": dot.task, "label": dot.point.label}
         (hollow if dot.point.saturated else full).append(row)
@@ -339,22 +423,22 @@ def _marks(plane: _Plane, dots: Sequence[_Dot], tasks: Sequence[str]) -> Iterato
         yield _chart(full).mark_point(filled=True, size=62, opacity=1).encode(**axes, color=colour)
     if hollow:
         style = {"filled": True, "fill": "white", "size": 62, "strokeWidth": 1.8, "opacity": 1}
-        yield _chart(hollow).mark_point(**style).encode(**axes, stroke=_stroke(tasks))
+        yield _chart(hollow).mark_point(**style).encode(**axes, stroke=_stroke(plot))
 
 
-def _stroke(tasks: Sequence[str]) -> Any:
+def _stroke(plot: _Plot) -> Any:
     import altair as alt  # noqa: PLC0415
 
-    colours = [COLOURS[index % len(COLOURS)] for index in range(len(tasks))]
-    return alt.Stroke("task:N", scale=alt.Scale(domain=list(tasks), range=colours), legend=None)
+    scale = alt.Scale(domain=list(plot.colours), range=list(plot.colours.values()))
+    return alt.Stroke("task:N", scale=scale, legend=None)
 
 
-def _sweet_spot(plane: _Plane, spot: SweetSpot | None) -> Iterator[Any]:
-    if spot is not None:
+def _sweet_spots(plot: _Plot, spots: dict[str, SweetSpot]) -> Iterator[Any]:
+    """Large dots, in a rim of their task's colour where there are several."""
+    for task, spot in spots.items():
         mark = _chart([{"x": spot.i_nce, "y": spot.accuracy}])
-        yield mark.mark_point(filled=True, size=170, color=SPOT, opacity=1, stroke="white", strokeWidth=1.5).encode(
-            **plane.axes("x", "y")
-        )
+        rim = {"stroke": plot.colours[task], "strokeWidth": 2.5} if plot.named else {"stroke": "white", "strokeWidth": 1.5}
+        yield mark.mark_point(filled=True, size=170, color=SPOT, opacity=1, **rim).encode(**plot.plane.axes("x", "y"))
 
 
 # Labels that do not lie on each other ---------------------------------------------------------------------------------
@@ -367,28 +451,38 @@ class _Box(NamedTuple):
     bottom: float
 
 
-def _labels(plane: _Plane, dots: Sequence[_Dot], spot: SweetSpot | None, symbol: str) -> Iterator[Any]:
-    """The value on the axis beside each point of the first task, each where it covers least of the rest."""
-    if not dots:
+def _labels(plot: _Plot, spots: dict[str, SweetSpot], symbol: str) -> Iterator[Any]:
+    """The value on the axis beside each point of the first task and each sweet spot, where it covers least of the rest."""
+    if not plot.dots:
         return
-    named = [dot for dot in dots if dot.task == dots[0].task]
-    chief = next((dot for dot in named if spot and dot.point.value == spot.value), named[0])
-    taken = _obstacles(plane, dots)
-    places = []
-    for dot in [chief, *(dot for dot in named[:: math.ceil(len(named) / MOST_LABELS)] if dot is not chief)]:
+    named = [dot for dot in plot.dots if dot.task == plot.dots[0].task]
+    chief = [dot for dot in plot.dots if dot.task in spots and dot.point.value == spots[dot.task].value]
+    others = [dot for dot in named[:: math.ceil(len(named) / MOST_LABELS)] if dot not in chief]
+    taken = _obstacles(plot, [spots[dot.task] for dot in chief if plot.named])
+    bold, light = [], []
+    for dot in [*chief, *others]:
         text = f"{dot.point.label} (≥ {dot.x:.2f} nats)" if dot.point.saturated else dot.point.label + "*" * dot.point.low
-        if dot is chief and isinstance(dot.point.value, int | float):
+        if (dot in chief or (not chief and dot is others[0])) and isinstance(dot.point.value, int | float):
             text = f"{symbol} = {text}"
-        box = _freest(_beside(plane, dot, text), taken)
+        box = _freest(_beside(plot.plane, dot, text), taken)
         taken.append(box)
-        places.append((*plane.from_pixels((box.left + box.right) / 2, (box.top + box.bottom) / 2), text))
-    yield _text(plane, places[:1], fontWeight="bold" if spot else "normal")
-    if places[1:]:
-        yield _text(plane, places[1:])
-    notes = ["○ saturated: at least"] if any(dot.point.saturated for dot in dots) else []
-    notes += ["* low by more than 5 %"] if any(dot.point.low and not dot.point.saturated for dot in dots) else []
+        place = (*plot.plane.from_pixels((box.left + box.right) / 2, (box.top + box.bottom) / 2), text)
+        (bold if dot in chief else light).append(place)
+    if bold:
+        yield _text(plot.plane, bold, fontWeight="bold")
+    if light:
+        yield _text(plot.plane, light)
+    if plot.last:
+        yield from _notes(plot)
+
+
+def _notes(plot: _Plot) -> Iterator[Any]:
+    """What the marks of unreliable points mean, beneath the axis."""
+    notes = ["○ saturated: at least"] if any(dot.point.saturated for dot in plot.dots) else []
+    notes += ["* low by more than 5 %"] if any(dot.point.low and not dot.point.saturated for dot in plot.dots) else []
     for line, note in enumerate(notes):
-        yield _text(plane, [(*plane.from_pixels(WIDTH, HEIGHT + 39 + 15 * line), note)], align="right", color=QUIET)
+        place = (*plot.plane.from_pixels(WIDTH, plot.height + 39 + 15 * line), note)
+        yield _text(plot.plane, [place], align="right", color=QUIET)
 
 
 def _freest(places: Iterable[tuple[float, _Box]], taken: Sequence[_Box]) -> _Box:
@@ -405,38 +499,40 @@ def _beside(plane: _Plane, dot: _Dot, text: str) -> Iterator[tuple[float, _Box]]
     """Places for a label in order of liking, each with its price; leaving the plot is dear."""
     x, y = plane.to_pixels(dot.x, dot.y)
     wide, tall = _text_width(text, 12), 13.0
-    interval = dot.point.tasks[dot.task].ci or (dot.y, dot.y)
-    foot, head = (plane.to_pixels(0, plane.clipped(end))[1] for end in interval)
+    head, foot = plane.bar(dot)
     for ring, reach in enumerate((8.0, 14.0, 22.0, 32.0, 48.0)):
         right, left, above, below = x + reach, x - reach - wide, y - reach / 2 - tall, y + reach / 2
         corners = [(right, above), (left, above), (right, y - tall / 2), (left, y - tall / 2), (right, below), (left, below)]
         ends = [(x - wide / 2, min(head, y - 5) - reach / 2 - tall), (x - wide / 2, max(foot, y + 5) + reach / 2)]
         for liking, (across, down) in enumerate(corners + ends):
             box = _Box(across, down, across + wide, down + tall)
-            outside = max(-box.left, box.right - WIDTH, -box.top, box.bottom - HEIGHT, 0)
+            outside = max(-box.left, box.right - WIDTH, -box.top, box.bottom - plane.height, 0)
             yield 25 * ring + 2 * liking + 1000 * outside, box
 
 
-def _obstacles(plane: _Plane, dots: Sequence[_Dot]) -> list[_Box]:
-    """What a label should not cover: dots, bars, joining lines as chains of small boxes, and the ceilings with their names."""
-    boxes = []
-    for dot in dots:
+def _obstacles(plot: _Plot, dropped: Sequence[SweetSpot]) -> list[_Box]:
+    """What a label should not cover: dots, bars, joining lines as chains of small boxes, drops, and ceilings with their names."""
+    plane, boxes = plot.plane, []
+    for dot in plot.dots:
         x, y = plane.to_pixels(dot.x, dot.y)
         boxes.append(_Box(x - 7, y - 7, x + 7, y + 7))
-        if interval := dot.point.tasks[dot.task].ci:
-            bottom, top = (plane.to_pixels(0, plane.clipped(end))[1] for end in interval)
+        if dot.point.tasks[dot.task].ci:
+            top, bottom = plane.bar(dot)
             boxes.append(_Box(x - 2, top, x + 2, bottom))
         if dot.point.i_nce_ci:
-            left, right = (plane.to_pixels(end, 0)[0] for end in dot.point.i_nce_ci)
+            left, right = (plane.to_pixels(end, dot.y)[0] for end in dot.point.i_nce_ci)
             boxes.append(_Box(left, y - 2, right, y + 2))
-    for one, other in pairwise(dots):
+    for one, other in pairwise(plot.dots):
         if one.task == other.task:
             start, end = np.array(plane.to_pixels(one.x, one.y)), np.array(plane.to_pixels(other.x, other.y))
             steps = np.linspace(0, 1, max(int(math.dist(start, end) / 5), 1) + 1)
             boxes += [_Box(x - 2, y - 2, x + 2, y + 2) for x, y in start + steps[:, None] * (end - start)]
-    for log_k in {dot.point.log_k for dot in dots if dot.point.log_k is not None}:
-        x, _ = plane.to_pixels(log_k, 0)
-        boxes += [_Box(x - 2, 0, x + 2, HEIGHT), _Box(x, HEIGHT - 90, x + 20, HEIGHT)]
+    for spot in dropped:
+        x, y = plane.to_pixels(spot.i_nce, spot.accuracy)
+        boxes.append(_Box(x - 2, y, x + 2, plot.height))
+    for log_k in {dot.point.log_k for dot in plot.dots if dot.point.log_k is not None}:
+        x, _ = plane.to_pixels(log_k, plane.y[0])
+        boxes += [_Box(x - 2, 0, x + 2, plot.height), _Box(x, plot.height - 90, x + 20, plot.height)]
     return boxes
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import time
+from collections.abc import Collection
 
 import structlog
 from fastapi import HTTPException
@@ -65,14 +66,17 @@ class Head:
 
 
 class BodyLimit:
-    """Refuses a body of more than `most` bytes, without reading the rest of it."""
+    """Refuses a body of more than `most` bytes, without reading the rest of it; `streamed` paths see to that themselves."""
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
+    def __init__(self, app: ASGIApp, most: int, streamed: Collection[str] = ()) -> None:
         self.app = app
         self.most = most
+        self.streamed = streamed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
+        if scope["type"] != "http" or scope["path"] in self.streamed:
+            return await self.app(scope, receive, send)
         taken = 0
 
         async def receive_some() -> Message:

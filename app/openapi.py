@@ -60,7 +60,9 @@ def _problems(path: str, method: str, operation: dict[str, Any]) -> dict[str, st
     if method != "get":
         found["409"] = "The state forbids it, or a request with this Idempotency-Key is in flight."
     if "requestBody" in operation:
-        found |= {"400": "The body cannot be read.", "413": "The body is too large.", "415": "The body is not JSON."}
+        found |= {"400": "The body cannot be read.", "413": "The body is too large.", "415": "The body is of another type."}
+    if "multipart/form-data" in operation.get("requestBody", {}).get("content", {}):
+        found["507"] = "The disk has no room for the file."
     return found
 
 

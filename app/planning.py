@@ -8,16 +8,17 @@ from sqlalchemy import Float, func, select
 from sqlalchemy.orm import Session
 
 from app import datasets
-from app.errors import FieldError, Invalid
+from app.errors import FieldError, Invalid, StateConflict
 from app.persistence import hardware, workers
+from app.persistence.datasets import Named
 from app.persistence.models import Experiment
 from app.problems import field_errors
 from app.schemas import Cost
-from ml.spec import ExperimentSpec, SpecError, SweepSpec, expand, resolve
+from ml.spec import Dataset, DatasetFacts, ExperimentSpec, SpecError, SweepSpec, expand, resolve
 
-# Pairs per second on one CPU core in float32 at 16x16 pixels, where width is a choice at width 16. With the image's side and with
+# Pairs of stills per second on one CPU core at 16x16 pixels, where width is a choice at width 16. With the image's side and with
 # width the rates fall by these powers, which fit small_conv at 16 and 32 pixels and widths 16 to 64.
-REFERENCE_RATE = {"small_conv": 14_000.0, "resnet18": 60.0}
+REFERENCE_RATE = {"small_conv": 14_000.0, "resnet18": 60.0, "conv_lstm": 7_000.0}
 SIDE_POWER, WIDTH_POWER = 1.6, 1.3
 FIXED_SECONDS = 1.0  # for loading, the information and the tasks
 HIGHEST_SEED = 2**31 - 1  # that a spec accepts
@@ -25,9 +26,9 @@ WORKER_SILENCE = 60  # seconds after which a worker is not counted any more
 
 
 def plan(session: Session, spec: ExperimentSpec) -> ExperimentSpec:
-    """The resolved spec. Raises Invalid with the field at fault."""
+    """The resolved spec, or one that waits for an upload to be decoded. Raises Invalid with the field at fault."""
     try:
-        return resolve(spec, datasets.facts(spec.dataset.name), _precision(session))
+        return _resolved(spec, Named(session), _precision(session))
     except SpecError as error:
         raise Invalid.field(error.pointer, error.message) from None
 
@@ -35,12 +36,13 @@ def plan(session: Session, spec: ExperimentSpec) -> ExperimentSpec:
 def plan_sweep(session: Session, sweep: SweepSpec) -> tuple[SweepSpec, list[tuple[int, ExperimentSpec]]]:
     """The resolved sweep and its resolved trainings, with one arithmetic for all. Raises Invalid with the fields at fault."""
     precision = _precision(session)
+    named = Named(session)
     trainings = []
     if sweep.base.seed + sweep.seeds - 1 > HIGHEST_SEED:
         raise Invalid.field("/base/seed", f"at most {HIGHEST_SEED} less the other {sweep.seeds - 1} seeds, not {sweep.base.seed}")
     try:
         for index, spec in expand(sweep):
-            trainings.append((index, _plan_member(sweep, index, spec, precision)))
+            trainings.append((index, _plan_member(sweep, index, spec, named, precision)))
     except SpecError as error:
         raise Invalid.field(error.pointer, error.message) from None
     except ValidationError as error:
@@ -48,31 +50,70 @@ def plan_sweep(session: Session, sweep: SweepSpec) -> tuple[SweepSpec, list[tupl
         found = tuple(FieldError(f"/axis/values/{index}", item.message) for item in field_errors(error, None))
         detail = f"{sweep.axis.path}: {found[0].message}"
         raise Invalid(detail, errors=found) from None
-    base = sweep.base.model_copy(update={"pretrain": sweep.base.pretrain.model_copy(update={"precision": precision})})
-    return sweep.model_copy(update={"base": base if sweep.base.pretrain.precision == "auto" else sweep.base}), trainings
+    return sweep.model_copy(update={"base": _resolved_base(sweep, trainings[0][1], precision)}), trainings
 
 
 def cost(session: Session, *specs: ExperimentSpec) -> Cost:
-    """What resolved specs of one kind are likely to take on one worker, from experiments like them or from reference rates."""
+    """What resolved specs of one kind are likely to take on one worker, from experiments like them or from reference rates.
+
+    Raises StateConflict where they wait for an upload.
+    """
+    waits_for = Named(session).awaited(specs[0])
+    if waits_for:
+        raise StateConflict(f"{waits_for} is still processing; what trainings on it cost is known once it is ready", "processing")
     rate = _measured_rate(session, specs[0])
     basis = "the rate of finished experiments like this one" if rate else "reference rates of one CPU core; measured ones follow"
     total = 0.0
     for spec in specs:
-        smaller = (16 / (spec.dataset.image_size or 32)) ** SIDE_POWER * (16 / getattr(spec.encoder, "width", 16)) ** WIDTH_POWER
-        speed = rate or REFERENCE_RATE[spec.encoder.kind] * smaller
-        steps = spec.pretrain.total_steps(datasets.facts(spec.dataset.name).train)
+        speed = rate or REFERENCE_RATE[spec.encoder.kind] * _smaller(spec)
+        steps = spec.pretrain.total_steps(datasets.facts(spec.dataset).train)
         total += FIXED_SECONDS + steps * (spec.pretrain.batch_size or 256) / speed
     return Cost(trainings=len(specs), seconds=float(f"{total:.3g}"), basis=basis)
 
 
-def _plan_member(sweep: SweepSpec, index: int, spec: ExperimentSpec, precision: Literal["float32", "bfloat16"]) -> ExperimentSpec:
+def _resolved_base(sweep: SweepSpec, first: ExperimentSpec, precision: Literal["float32", "bfloat16"]) -> ExperimentSpec:
+    """The base with what all trainings have alike: the arithmetic, and the encoder and the tasks that the dataset calls for."""
+    found: dict[str, Any] = {field: getattr(first, field) for field in ("encoder", "tasks")}
+    found = {field: part for field, part in found.items() if field not in sweep.base.model_fields_set}
+    if sweep.base.pretrain.precision == "auto":
+        found["pretrain"] = sweep.base.pretrain.model_copy(update={"precision": precision})
+    return sweep.base.model_copy(update=found)
+
+
+def _smaller(spec: ExperimentSpec) -> float:
+    """By how much a pair of views is quicker than two stills of 16x16 at width 16."""
+    side = getattr(spec.views, "size", None) or spec.dataset.image_size or 32  # patches say their size
+    frames = (getattr(spec.views, "frames", 1) + 1) / 2
+    return float((16 / side) ** SIDE_POWER * (16 / getattr(spec.encoder, "width", 16)) ** WIDTH_POWER / frames)
+
+
+def _plan_member(
+    sweep: SweepSpec, index: int, spec: ExperimentSpec, named: Named, precision: Literal["float32", "bfloat16"]
+) -> ExperimentSpec:
     """Resolve one training, and say what is wrong with it in terms of the sweep: its axis value, or its base."""
     try:
-        return resolve(spec, datasets.facts(spec.dataset.name), precision)
+        return _resolved(spec, named, precision)
     except SpecError as error:
         raise Invalid.field(_in_sweep(sweep, index, error.pointer), error.message) from None
     except Invalid as error:
         raise Invalid.field(_in_sweep(sweep, index, error.errors[0].pointer), error.detail) from None
+
+
+def facts(dataset: Dataset, pointer: str) -> DatasetFacts:
+    """What is known of a dataset that stands at `pointer` of a spec. Raises Invalid."""
+    try:
+        return datasets.facts(dataset)
+    except Invalid as error:
+        found = tuple(FieldError(item.pointer.replace("/dataset", pointer, 1), item.message) for item in error.errors)
+        raise Invalid(error.detail, errors=found) from None
+
+
+def _resolved(spec: ExperimentSpec, named: Named, precision: Literal["float32", "bfloat16"]) -> ExperimentSpec:
+    """As it will be run; where an upload is not decoded yet, as it was asked but for the arithmetic."""
+    if not named.awaited(spec):
+        return resolve(spec, facts, precision)
+    chosen = precision if spec.pretrain.precision == "auto" else spec.pretrain.precision
+    return spec.model_copy(update={"pretrain": spec.pretrain.model_copy(update={"precision": chosen})})
 
 
 def _in_sweep(sweep: SweepSpec, index: int, pointer: str) -> str:

@@ -1,9 +1,17 @@
-"""Sweeps worth running as they are."""
+"""Sweeps worth running as they are: the paper's experiments, each in minutes on two cores."""
 
 from dataclasses import dataclass
+from typing import Any
 
+from app import datasets
 from app.errors import NotFound
 from ml.spec import SweepSpec
+
+# Where a preset names several datasets it takes the first that is there.
+PHOTOGRAPHS = ("div2k", "sunhays80", "bsds500")
+IMAGES = ("cifar10", "cifar10_lossless_subset", "cifar10_jpeg")
+
+CROPS = {"kind": "augment", "crop_scale_min": 0.2, "jitter": 0, "grayscale_p": 0}
 
 
 @dataclass(frozen=True)
@@ -11,30 +19,17 @@ class Preset:
     """A named sweep, and what question it answers."""
 
     description: str
-    sweep: SweepSpec
+    document: dict[str, Any]
 
+    @property
+    def sweep(self) -> SweepSpec:
+        """The sweep, on the datasets that are there; on the first of each choice where none is."""
+        return SweepSpec.model_validate(_chosen(self.document))
 
-PRESETS = {
-    "digits-noise": Preset(
-        "How much noise should two views of a handwritten digit carry, if 50 labels are to do? "
-        "Minutes on two cores, with scikit-learn's digits: nothing to download.",
-        SweepSpec.model_validate(
-            {
-                "name": "Noise on handwritten digits",
-                "base": {
-                    "name": "digits with noise",
-                    "dataset": {"name": "digits", "image_size": 16},
-                    "views": {"kind": "noise"},
-                    "pretrain": {"steps": 300, "batch_size": 256},
-                    "mi": {"k": 512},
-                    "tasks": [{"kind": "classification", "labels": 50}],
-                },
-                "axis": {"path": "views.sigma", "values": [0, 0.1, 0.2, 0.4, 0.7, 1.0, 1.6, 2.5]},
-                "seeds": 3,
-            }
-        ),
-    ),
-}
+    def on(self, dataset: str) -> SweepSpec:
+        """The sweep, pretrained on another dataset, at that one's own size."""
+        document = _chosen(self.document)
+        return SweepSpec.model_validate(document | {"base": document["base"] | {"dataset": {"name": dataset}}})
 
 
 def get(name: str) -> Preset:
@@ -42,3 +37,177 @@ def get(name: str) -> Preset:
     if name not in PRESETS:
         raise NotFound(f"there is no preset {name!r}; there are {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def _chosen(node: Any) -> Any:
+    """The document with one dataset in the place of each choice."""
+    if isinstance(node, dict):
+        return {key: _chosen(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_chosen(value) for value in node]
+    return datasets.first_present(node) if isinstance(node, tuple) else node
+
+
+def _on_images(views: dict[str, Any], steps: int) -> dict[str, Any]:
+    return {
+        "dataset": {"name": IMAGES},
+        "views": views,
+        "pretrain": {"steps": steps, "batch_size": 256},
+        "mi": {"k": 512},
+        "tasks": [{"kind": "classification"}, {"kind": "classification", "name": "100 labels", "labels": 100}, {"kind": "knn"}],
+    }
+
+
+def _moving_mnist(pooling: str, steps: int) -> dict[str, Any]:
+    shared = [
+        ["digit"],
+        ["background"],
+        ["position"],
+        ["digit", "background", "position"],
+        ["digit", "position"],
+        ["digit", "background"],
+        ["background", "position"],
+    ]
+    return {
+        "name": f"What views of moving digits share, {pooling} pooling",
+        "base": {
+            "dataset": {"name": "moving_mnist"},
+            "views": {"kind": "factors", "frames": 2},
+            "method": {"kind": "simclr", "temperature": 0.1},
+            "encoder": {"kind": "conv_lstm", "pooling": pooling},
+            "pretrain": {"steps": steps, "batch_size": 256, "learning_rate": 0.01},
+            "mi": {"k": 512},
+        },
+        "axis": {"path": "views.shared", "values": shared, "labels": [" + ".join(row) for row in shared]},
+        "seeds": 1,
+    }
+
+
+PRESETS = {
+    "digits-noise": Preset(
+        "How much noise should two views of a handwritten digit carry, if 50 labels are to do? "
+        "Minutes on two cores, with scikit-learn's digits: nothing to download.",
+        {
+            "name": "Noise on handwritten digits",
+            "base": {
+                "name": "digits with noise",
+                "dataset": {"name": "digits", "image_size": 16},
+                "views": {"kind": "noise"},
+                "pretrain": {"steps": 300, "batch_size": 256},
+                "mi": {"k": 512},
+                "tasks": [{"kind": "classification", "labels": 50}],
+            },
+            "axis": {"path": "views.sigma", "values": [0, 0.1, 0.2, 0.4, 0.7, 1.0, 1.6, 2.5]},
+            "seeds": 3,
+        },
+    ),
+    "fig3-patches": Preset(
+        "How far apart should two patches of a photograph be? Pretrained on photographs, evaluated on CIFAR-10.",
+        {
+            "name": "Distance of patches",
+            "base": {
+                "dataset": {"name": PHOTOGRAPHS},
+                "views": {"kind": "patches", "size": 64},
+                "pretrain": {"steps": 1000, "batch_size": 128},
+                "mi": {"k": 512},
+                "tasks": [
+                    {"kind": "classification", "dataset": {"name": IMAGES, "image_size": 64}},
+                    {"kind": "classification", "name": "100 labels", "labels": 100, "dataset": {"name": IMAGES, "image_size": 64}},
+                ],
+            },
+            "axis": {"path": "views.distance", "values": [16, 32, 64, 128, 192, 256]},
+            "seeds": 2,
+        },
+    ),
+    "fig4-colour-spaces": Preset(
+        "In which colour space should an image be split into two views?",
+        {
+            "name": "Colour spaces",
+            "base": _on_images({"kind": "color_split"}, steps=1000),
+            "axis": {
+                "path": "views.space",
+                "values": ["rgb", "xyz", "hsv", "hed", "lab", "luv", "yuv", "ycbcr", "ydbdr", "ypbpr", "yiq"],
+                "labels": ["RGB", "XYZ", "HSV", "HED", "Lab", "LUV", "YUV", "YCbCr", "YDbDr", "YPbPr", "YIQ"],
+            },
+            "seeds": 2,
+        },
+    ),
+    "frequency": Preset(
+        "Where should low frequencies be parted from high ones?",
+        {
+            "name": "Frequency split",
+            "base": _on_images({"kind": "frequency", "before": CROPS}, steps=600),
+            "axis": {"path": "views.sigma", "values": [0.3, 0.5, 0.7, 1.0, 1.5, 2.5, 4.0]},
+            "seeds": 2,
+        },
+    ),
+    "fig5-crop": Preset(
+        "How small may random crops be?",
+        {
+            "name": "Scale of crops",
+            "base": _on_images({"kind": "augment"}, steps=600),
+            "axis": {"path": "views.crop_scale_min", "values": [0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0]},
+            "seeds": 2,
+        },
+    ),
+    "crop-area": Preset(
+        "How much of an image should each view see, where nothing else is done to it?",
+        {
+            "name": "Area of crops",
+            "base": _on_images({"kind": "crop"}, steps=1000),
+            "axis": {"path": "views.area", "values": [0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0]},
+            "seeds": 2,
+        },
+    ),
+    "patch-grid": Preset(
+        "How large should the patches of CPC's grid be?",
+        {
+            "name": "Patches of a grid",
+            "base": _on_images({"kind": "patch_grid", "stride": 4}, steps=1000),
+            "axis": {"path": "views.size", "values": [6, 8, 12, 16, 20, 24]},
+            "seeds": 2,
+        },
+    ),
+    "temporal-gap": Preset(
+        "How far apart in time should two frames be? On clips of moving digits.",
+        {
+            "name": "Gap between frames",
+            "base": {
+                "dataset": {"name": "moving_mnist"},
+                "views": {"kind": "temporal"},
+                "encoder": {"kind": "conv_lstm"},
+                "pretrain": {"steps": 1000, "batch_size": 128},
+                "mi": {"k": 512},
+            },
+            "axis": {"path": "views.gap", "values": [0, 1, 2, 4, 8, 16]},
+            "seeds": 2,
+        },
+    ),
+    "paired": Preset(
+        "What do two sensors share, and at which temperature is it learned best? Needs a paired dataset of one's own: run it with "
+        '{"dataset": "ds_…"}.',
+        {
+            "name": "Temperature on paired views",
+            "base": {"dataset": {"name": "paired"}, "views": {"kind": "paired"}, "pretrain": {"steps": 500}},
+            "axis": {"path": "method.temperature", "values": [0.05, 0.1, 0.2, 0.5, 1.0]},
+            "seeds": 2,
+        },
+    ),
+    "fig5-jitter": Preset(
+        "How strong should colour jitter be?",
+        {
+            "name": "Strength of colour jitter",
+            "base": _on_images({"kind": "augment"}, steps=600),
+            "axis": {"path": "views.jitter", "values": [0, 0.125, 0.25, 0.5, 1.0, 1.5, 2.5]},
+            "seeds": 2,
+        },
+    ),
+    "table2-moving-mnist": Preset(
+        "Which factor do views of moving digits teach when they share it: digit, background or position?",
+        _moving_mnist("average", steps=2000),
+    ),
+    "moving-mnist-places": Preset(
+        "The same with an encoder that keeps where things are: its last map is flattened and not averaged.",
+        _moving_mnist("flatten", steps=800),
+    ),
+}

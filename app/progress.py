@@ -9,11 +9,17 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from app.client import Json, Sweetspot
 
 _LINE_EVERY = 5.0  # seconds, where there is no terminal
-_STAGES = {"data": "reading data", "pretrain": "pretraining", "information": "measuring I(v1;v2)", "tasks": "probing"}
+_STAGES = {
+    "data": "reading data",
+    "pretrain": "pretraining",
+    "information": "measuring I(v1;v2)",
+    "tasks": "probing",
+    "decode": "decoding",
+}
 
 
 def follow(service: Sweetspot, id: str, console: Console) -> Json:
-    """The experiment or sweep once it is finished."""
+    """The experiment, sweep or dataset once it is finished."""
     view: _Bars | _Lines = _Bars(console) if console.is_terminal else _Lines(console)
     with view:
         return service.wait(id, on_change=view.show)
@@ -100,7 +106,7 @@ def _summary(sweep: Json, running: bool) -> str:
 
 def _stage(found: Json) -> str:
     progress = found["progress"]
-    if found["state"] != "running" or not progress["stage"]:
+    if found["state"] not in ("running", "processing") or not progress["stage"]:
         return str(found["state"])
     eta = f", {duration(progress['eta_s'])} left" if progress["eta_s"] else ""
     return f"{_STAGES.get(progress['stage'], progress['stage'])}{eta}"

@@ -5,7 +5,7 @@ from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from ml.spec import Dataset, ExperimentSpec, SweepSpec, Views
+from ml.spec import Dataset, DatasetFacts, ExperimentSpec, SweepSpec, Views
 
 State = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
 Item = TypeVar("Item")
@@ -66,10 +66,15 @@ class Estimate(BaseModel):
 class TaskResult(BaseModel):
     """How good the representation is for one task."""
 
-    metric: str
+    metric: str = Field(description="`accuracy`, of which more is better, or `pixels`, the mean distance, of which less is.")
     value: float
     ci: tuple[float, float] = Field(description="95 % interval over the held-out items.")
-    chance: float
+    chance: float = Field(description="What always giving the same answer would score.")
+    per_class: tuple[float | None, ...] | None = Field(
+        None,
+        description="Accuracy on the items of each class, null for a class without held-out items; null where the target is a "
+        "position.",
+    )
 
 
 class Results(BaseModel):
@@ -262,6 +267,43 @@ class Preview(BaseModel):
     links: dict[str, str]
 
 
+UploadLayout = Literal["class_folders", "photos", "array", "clips", "paired"]
+UploadState = Literal["processing", "ready", "rejected"]
+
+
+class UploadForm(BaseModel):
+    """What comes with an uploaded file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = Field(None, max_length=200, description="A title for people; the file's own name by default.")
+    layout: UploadLayout | None = Field(
+        None,
+        description="`class_folders`: a zip with a folder of images for each class. `photos`: a zip of images of any sizes in "
+        "any folders. `array`: an npz of `x` [N, H, W] or [N, H, W, C]. `clips`: an npz of `clips` [N, T, H, W, C]. `paired`: an "
+        "npz of `v1` and `v2`. An npz may have labels `y` [N] and a `split` [N]. Guessed where it is left out.",
+    )
+
+
+class Upload(BaseModel):
+    """A dataset of one's own. Experiments name it by its `id`, and may do so while it is still `processing`."""
+
+    id: str = Field(examples=["ds_0193b1c2d3e47f0a8b9c0d1e2f3a4b5c"])
+    name: str
+    layout: UploadLayout | None = Field(description="As it was asked for; null: guessed.")
+    state: UploadState
+    reason: str | None = Field(description="Why it was rejected; while it is processed again, why the last attempt ended.")
+    progress: Progress
+    sha256: str = Field(description="Of the file as it came.")
+    size: int = Field(description="Of the file as it came, in bytes.")
+    same_as: str | None = Field(description="An earlier upload of the same file and layout, whose decoded form this one shares.")
+    facts: DatasetFacts | None = Field(description="What is known of it once it is ready.")
+    links: dict[str, str]
+    created_at: datetime
+    started_at: datetime | None = Field(description="When the current attempt at decoding it began.")
+    finished_at: datetime | None
+
+
 class PresetRun(BaseModel):
     """How to run a preset."""
 
@@ -269,6 +311,13 @@ class PresetRun(BaseModel):
 
     name: str | None = Field(None, max_length=200, description="A title for the sweep; the preset's own by default.")
     seed: int | None = Field(None, ge=0, le=2**31 - 101, description="The first seed; the others count up from it.")
+    dataset: str | None = Field(
+        None,
+        min_length=1,
+        max_length=100,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="What to pretrain on instead of the preset's own dataset, for example an upload, `ds_…`.",
+    )
 
 
 class Variant(BaseModel):

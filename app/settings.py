@@ -10,6 +10,8 @@ from typing import Any
 
 import structlog
 
+LARGEST_UPLOAD = 20 * 2**30  # bytes
+
 
 class SettingsError(RuntimeError):
     """The environment lacks something, or holds something that cannot be used."""
@@ -39,7 +41,7 @@ class Timers:
 
 @dataclass(frozen=True)
 class Settings:
-    """Where things are. `database_url` and `redis_url` are None where the embedded servers are meant."""
+    """Where things are. `database_url` and `redis_url` are None where the embedded servers are meant; uploads are in bytes."""
 
     database_url: str | None
     redis_url: str | None
@@ -48,7 +50,18 @@ class Settings:
     artifacts_dir: Path
     port: int
     threads: int
+    largest_upload: int
     timers: Timers = field(default_factory=Timers)
+
+    @property
+    def uploads_dir(self) -> Path:
+        """Uploaded datasets; beside the artifacts, because the API and all workers share that folder."""
+        return self.artifacts_dir / "uploads"
+
+    @property
+    def prepared_dir(self) -> Path:
+        """What this machine made once out of datasets, and can make again."""
+        return self.data_dir / "prepared"
 
     def require_database_url(self) -> str:
         """The database's URL in SQLAlchemy's spelling for psycopg 3. Raises SettingsError where it is not set."""
@@ -74,6 +87,7 @@ def settings() -> Settings:
         artifacts_dir=Path(artifacts).resolve(),
         port=_number("SWEETSPOT_PORT", 8000, int),
         threads=_number("SWEETSPOT_THREADS", os.cpu_count() or 1, int),
+        largest_upload=_number("SWEETSPOT_LARGEST_UPLOAD", LARGEST_UPLOAD, int),
         timers=Timers(
             **{name: _number(f"SWEETSPOT_{name.upper()}_SECONDS", default, float) for name, default in vars(Timers()).items()}
         ),

@@ -1,6 +1,6 @@
 """Experiments, sweeps and curves as tables for a terminal."""
 
-from typing import Any
+from collections.abc import Iterable
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -8,8 +8,14 @@ from rich.table import Table
 from rich.text import Text
 
 from app.client import Json
+from ml.spec import in_words
 
-_COLOURS = {"succeeded": "green", "failed": "red", "running": "cyan", "cancelling": "yellow", "cancelled": "yellow"}
+_COLOURS = {
+    **dict.fromkeys(("succeeded", "ready"), "green"),
+    **dict.fromkeys(("failed", "rejected"), "red"),
+    **dict.fromkeys(("running", "processing"), "cyan"),
+    **dict.fromkeys(("cancelling", "cancelled"), "yellow"),
+}
 
 
 def experiment(found: Json) -> RenderableType:
@@ -36,22 +42,57 @@ def sweep(found: Json) -> RenderableType:
     table = _facts(found)
     counts = found["counts"]
     table.add_row("counts", ", ".join(f"{count} {state}" for state, count in counts.items() if count))
+    axis = found["spec"]["axis"]
     members = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in (found["spec"]["axis"]["path"], "seed", "experiment", "state", ""):
+    for column in (axis["path"], "seed", "experiment", "state", ""):
         members.add_column(column)
     for member in found["experiments"]:
         progress = member["progress"]
         note = f"{progress['stage']} {progress['step']}/{progress['total'] or '?'}" if member["state"] == "running" else ""
         note = "reused" if member["reused"] else member["error"]["message"] if member["error"] else note
-        members.add_row(_text(member["value"]), str(member["seed"]), member["id"], _state(member["state"]), Text(note))
+        label = axis["labels"][member["index"]] if axis.get("labels") else in_words(member["value"])
+        members.add_row(Text(label), str(member["seed"]), member["id"], _state(member["state"]), Text(note))
     return Group(table, members)
+
+
+def dataset(found: Json) -> RenderableType:
+    """How an uploaded dataset stands, and what is known of it."""
+    table = _facts(found)
+    progress = found["progress"]
+    if progress["stage"] and found["state"] == "processing":
+        table.add_row("progress", f"{progress['stage']}, {progress['step']} of {progress['total'] or '?'}")
+    if found["reason"]:
+        table.add_row("reason", Text(found["reason"], style="red"))
+    if found["same_as"]:
+        table.add_row("same as", found["same_as"])
+    facts = found["facts"]
+    if facts:
+        smallest = f", the smallest side {facts['smallest_side']} px" if facts["smallest_side"] else ""
+        table.add_row("layout", facts["layout"] + (f" of {facts['frames']} frames" if facts["frames"] else ""))
+        table.add_row("items", f"{facts['train']} for training, {facts['test']} held out")
+        table.add_row("images", f"{_channels(facts)}, {facts['dtype']}, seen at {facts['image_size']} px{smallest}")
+        table.add_row("classes", str(facts["classes"] or "none: there are no labels"))
+    return table
+
+
+def datasets(found: Iterable[Json]) -> Table:
+    """Uploaded datasets, one a line."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("dataset", no_wrap=True, min_width=35)  # to be copied
+    for column in ("name", "state", "items", "uploaded"):
+        table.add_column(column)
+    for one in found:
+        items = str(one["facts"]["train"] + one["facts"]["test"]) if one["facts"] else ""
+        table.add_row(one["id"], Text(one["name"]), _state(one["state"]), items, one["created_at"])
+    return table
 
 
 def curve(found: Json, task: str) -> Table:
     """The points of a curve: information and one task's result."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(found["axis"]["path"], justify="right")
-    for column in ("I_NCE, nats", f"{task}"):
+    metric = found["verdicts"][task]["metric"]
+    metric += " (less is better)" if metric == "pixels" else ""
+    for column in (found["axis"]["path"], "I_NCE, nats", Text(f"{task}, {metric}")):
         table.add_column(column, justify="right")
     table.add_column("regime")
     table.add_column("")
@@ -59,7 +100,7 @@ def curve(found: Json, task: str) -> Table:
         result = point["tasks"].get(task)
         regime = point["regime"].replace("_", " ")
         table.add_row(
-            point["label"],
+            Text(point["label"]),
             _with_interval(point["i_nce"], point["i_nce_ci"]),
             _with_interval(result["value"], result["ci"]) if result else "-",
             Text(regime, style="bold green" if point["regime"] == "sweet_spot" else ""),
@@ -88,12 +129,13 @@ def _facts(found: Json) -> Table:
     return table
 
 
+def _channels(facts: Json) -> str:
+    second = f" and {facts['channels2']}" if facts["channels2"] else ""
+    return f"{facts['channels']}{second} channel(s)"
+
+
 def _state(state: str) -> Text:
     return Text(state, style=_COLOURS.get(state, ""))
-
-
-def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 def _with_interval(value: float | None, interval: list[float] | None) -> str:

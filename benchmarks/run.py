@@ -40,13 +40,14 @@ def main() -> None:
         table.add_row(figure.what, figure.ours, figure.other, f"{figure.ratio:.2f}", figure.target, met)
     Console().print(table)
     day = datetime.now(UTC).date().isoformat()
-    content = {"date": day, "hardware": _hardware(), "figures": [asdict(figure) for figure in figures]}
+    content = {"date": day, "hardware": hardware(), "figures": [asdict(figure) for figure in figures]}
     path = Path(__file__).with_name(f"{day}.json")
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     print(f"written to {path}")
 
 
-def _hardware() -> str:
+def hardware() -> str:
+    """This machine's cores and system, in words."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{len(names)} cores of {names[0] if names else platform.processor()}, {platform.system()}"

@@ -28,6 +28,7 @@ LEAST_TRAININGS = 10
 LEAST_RECIPES = 8  # where the axis has no order, a recipe is one observation
 LEAST_TREND = 0.5  # concordance of axis and I_NCE below which the axis does not run along information
 BANDWIDTH = 2.5  # of the smoother, in values of the axis: at most five values weigh in
+ERRORS = frozenset({"pixels"})  # metrics of which less is better
 RESAMPLES = 2000
 
 
@@ -36,10 +37,11 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class TaskResult:
-    """A task's value on held-out items, with its 95 % interval over those items where one is known."""
+    """A task's value on held-out items, with its 95 % interval over those items where one is known, and what it measures."""
 
     value: float
     ci: Interval | None = None
+    metric: str = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class CurveAxis(Part):
 class TaskPoint(Part):
     """A task's results at one value of the axis."""
 
+    metric: str = Field(description="`accuracy`, of which more is better, or `pixels`, of which less is.")
     value: float = Field(description="Mean over the seeds.")
     ci: Interval | None = Field(
         description="95 % interval of the mean: Student's t over the seeds; for a single seed that of its held-out items."
@@ -120,8 +123,11 @@ class TwoLines(Part):
 
     p_left: float | None = Field(description="Two-sided p of the slope on the side of less information; null: too few points.")
     p_right: float | None = Field(description="Two-sided p of the slope on the side of more information; null: too few points.")
-    slope_left: float | None = Field(description="Slope of the line of less information, per value of the axis (or per nat).")
-    slope_right: float | None = Field(description="Slope of the line of more information, per value of the axis (or per nat).")
+    slope_left: float | None = Field(
+        description="Slope of the line of less information, per value of the axis (or per nat); above 0 the task is done better "
+        "along it, so an error has its sign turned."
+    )
+    slope_right: float | None = Field(description="Slope of the line of more information, likewise.")
     break_at: float | None = Field(description="Where the lines divide: a value on the axis, or nats where it has no order.")
 
 
@@ -136,16 +142,18 @@ class SweetSpot(Part):
     )
     i_nce: float = Field(description="I_NCE at `value`, in nats.")
     i_nce_ci: Interval = Field(description="I_NCE at the ends of the peak's interval, in nats.")
-    accuracy: float = Field(description="The task's mean at `value`.")
+    accuracy: float = Field(description="The task's mean at `value`, in its metric: the largest accuracy, or the least error.")
 
 
 class Verdict(Part):
     """What may be said of a task along the curve."""
 
+    metric: str = Field(description="`accuracy`, of which more is better, or `pixels`, of which less is.")
     shape: Shape = Field(
-        description="By the two-lines test at 5 %, read from less to more information. inverted_u: accuracy rises, then falls. "
-        "half_u: one of the two, the other line is level. rising, falling: throughout. flat: nothing beyond the scatter of the "
-        "seeds. unclear: too few measurements, or they contradict each other."
+        description="By the two-lines test at 5 %, read from less to more information, of how well the task is done, be that a "
+        "larger accuracy or a smaller error. inverted_u: it rises, then falls. half_u: one of the two, the other line is level. "
+        "rising, falling: throughout. flat: nothing beyond the scatter of the seeds. unclear: too few measurements, or they "
+        "contradict each other."
     )
     words: str = Field(description="The verdict in a sentence.")
     values: int = Field(description="Values of the axis with a result of this task.")
@@ -155,7 +163,7 @@ class Verdict(Part):
 
 
 class Curve(Part):
-    """Mutual information against accuracy over a sweep, and what may be said of it."""
+    """Mutual information against how well the tasks are done over a sweep, and what may be said of it."""
 
     axis: CurveAxis
     points: tuple[Point, ...] = Field(description="One for each value of the axis, in its order, measured yet or not.")
@@ -164,6 +172,9 @@ class Curve(Part):
 
 def trace(axis: spec.Axis, measurements: Sequence[Measurement]) -> Curve:
     """The curve of the measurements there are so far, in any order; the first task of a measurement is the one regimes go by.
+
+    *Direction.* What follows speaks of accuracy. Of a metric of which less is better the sign is turned first, so that lines
+    rise where the error falls.
 
     *Order.* Points are put in the order of information: an ordered axis by its values, turned so that I_NCE rises along it;
     recipes by their I_NCE. Saturated points tie in I_NCE, but not on an ordered axis.
@@ -235,10 +246,9 @@ def _point(axis: spec.Axis, index: int, group: Sequence[Measurement]) -> Point:
         interval = (interval[0], min(interval[1], max(log_k, *informations)))
     names = dict.fromkeys(name for measurement in group for name in measurement.tasks)
     results = {name: _finite_results(group, name) for name in names}
-    value = axis.values[index]
     return Point(
-        value=value,
-        label=axis.labels[index] if axis.labels else _named(value),
+        value=axis.values[index],
+        label=axis.labels[index] if axis.labels else spec.in_words(axis.values[index]),
         i_nce=_mean(informations),
         i_nce_ci=interval,
         log_k=log_k,
@@ -262,7 +272,7 @@ def _task_point(results: Sequence[TaskResult]) -> TaskPoint:
     interval = results[0].ci if len(results) == 1 else _t_interval(values)
     if interval is not None and not all(math.isfinite(end) for end in interval):
         interval = None
-    return TaskPoint(value=float(np.mean(values)), ci=interval, seeds=len(values))
+    return TaskPoint(metric=results[0].metric, value=float(np.mean(values)), ci=interval, seeds=len(values))
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -276,16 +286,6 @@ def _t_interval(values: Sequence[float]) -> Interval | None:
     half = float(stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(len(values)))
     mean = float(np.mean(values))
     return mean - half, mean + half
-
-
-def _named(value: JsonValue) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{value:.4g}"
-    if isinstance(value, dict):
-        return ", ".join(_named(part) if key == "kind" else f"{key} {_named(part)}" for key, part in value.items())
-    if isinstance(value, list):
-        return ", ".join(_named(part) for part in value)
-    return str(value)
 
 
 def _with_regime(point: Point, position: int | None, interval: Interval) -> Point:
@@ -363,15 +363,21 @@ class _Line(NamedTuple):
 
 @dataclass(frozen=True)
 class _Task:
-    """A task's values by position, only `positions` with a result; `at` is what lines run over, and ordered says whether by rank.
+    """How well a task is done by position, where it has a result; of an error the sign is turned, so that more is better.
 
-    An observation of a line is a training where the axis is ordered; else a recipe, for the scatter of recipes is not the seeds'.
+    `at` is what lines run over, and `ordered` says whether by rank. An observation of a line is a training where the axis is
+    ordered; else a recipe, for the scatter of recipes is not the seeds'.
     """
 
+    metric: str
     groups: list[Floats]
     positions: list[int]
     at: Floats
     ordered: bool
+
+    @property
+    def subject(self) -> str:
+        return "performance" if self.metric in ERRORS else "accuracy"
 
     @property
     def means(self) -> Floats:
@@ -402,7 +408,15 @@ def _judge(
             f"a verdict takes {LEAST_TRAININGS} at {least_values}"
         )
         none = TwoLines(p_left=None, p_right=None, slope_left=None, slope_right=None, break_at=None)
-        return Verdict(shape="unclear", words=words, values=values, trainings=trainings, two_lines=none, sweet_spot=None), None
+        return Verdict(
+            metric=task.metric,
+            shape="unclear",
+            words=words,
+            values=values,
+            trainings=trainings,
+            two_lines=none,
+            sweet_spot=None,
+        ), None
     break_at, left, right = _two_lines(task)
     shape, reason = _shape(task, left, right)
     spot = interval = None
@@ -410,10 +424,11 @@ def _judge(
         peak, interval = _peak(task)
         best = next(points[index] for index in order.members(peak) if name in points[index].tasks)
         spot = _sweet_spot(name, best, order, interval)
-        reason = _peak_in_words(axis, spot, order.along_information)
+        reason = _peak_in_words(axis, spot, task.metric, order.along_information)
     elif not task.ordered and any(point.saturated for point in points):
         reason += "; saturated points may hide the branch of excess noise"
     return Verdict(
+        metric=task.metric,
         shape=shape,
         words=f"{shape.replace('inverted_u', 'inverted U').replace('half_u', 'half-U')}: {so_far}{reason}",
         values=values,
@@ -430,36 +445,37 @@ def _judge(
 
 
 def _task(name: str, at_value: Sequence[Sequence[Measurement]], order: _Order) -> _Task:
+    metric = next(measurement.tasks[name].metric for group in at_value for measurement in group if name in measurement.tasks)
     groups = {}
     for position in range(len(order.nats)):
         found = [result.value for index in order.members(position) for result in _finite_results(at_value[index], name)]
         if found:
-            groups[position] = np.array(found)
-    return _Task(list(groups.values()), list(groups), order.at[list(groups)], ordered=order.values is not None)
+            groups[position] = -np.array(found) if metric in ERRORS else np.array(found)
+    return _Task(metric, list(groups.values()), list(groups), order.at[list(groups)], ordered=order.values is not None)
 
 
 def _shape(task: _Task, left: _Line, right: _Line) -> tuple[Shape, str]:
     """The shape as `trace` defines it, and why."""
     signs = (left.sign, right.sign)
     if signs == (1, -1):
-        return "inverted_u", "accuracy rises and then falls as information rises"
+        return "inverted_u", f"{task.subject} rises and then falls as information rises"
     if signs == (-1, 1):
-        return "unclear", "a dip, accuracy falls and then rises as information rises"
+        return "unclear", f"a dip, {task.subject} falls and then rises as information rises"
     if (signs == (1, 0) and right.slope < 0 and right.p < LEANING) or (signs == (0, -1) and left.slope > 0 and left.p < LEANING):
         return "unclear", f"perhaps an inverted U (p = {left.p:.2g} and {right.p:.2g}); run more seeds"
     if signs == (1, 0) and right.p >= LEANING:
-        return "half_u", "accuracy rises with information and then levels off"
+        return "half_u", f"{task.subject} rises with information and then levels off"
     if signs == (0, -1) and left.p >= LEANING:
-        return "half_u", "accuracy holds and then falls as information rises"
+        return "half_u", f"{task.subject} holds and then falls as information rises"
     return _shape_without_a_turn(task, signs)
 
 
 def _shape_without_a_turn(task: _Task, signs: tuple[int, int]) -> tuple[Shape, str]:
     whole = _line(*task.observations).sign
     if whole > 0 and min(signs) >= 0:
-        return "rising", "accuracy rises with information throughout"
+        return "rising", f"{task.subject} rises with information throughout"
     if whole < 0 and max(signs) <= 0:
-        return "falling", "accuracy falls as information rises throughout"
+        return "falling", f"{task.subject} falls as information rises throughout"
     between = _p_between_values(task)
     if between is not None and between < LEVEL:
         return "unclear", "the values differ, but not along one line or two; run more seeds"
@@ -572,8 +588,9 @@ def _sweet_spot(name: str, point: Point, order: _Order, interval: Interval) -> S
     )
 
 
-def _peak_in_words(axis: spec.Axis, spot: SweetSpot, along_information: bool) -> str:
+def _peak_in_words(axis: spec.Axis, spot: SweetSpot, metric: str, along_information: bool) -> str:
     name = f"{axis.path.rpartition('.')[2]} " if spot.value_ci and not axis.labels else ""
     between = f" ({spot.value_ci[0]:.3g} to {spot.value_ci[1]:.3g})" if spot.value_ci else ""
     sides = "" if along_information else "; I_NCE does not run along the axis, so neither side is named"
-    return f"the peak is at {name}{spot.label}{between}, {spot.i_nce:.2f} nats{sides}"
+    peak = "least error" if metric in ERRORS else "peak"
+    return f"the {peak} is at {name}{spot.label}{between}, {spot.i_nce:.2f} nats{sides}"

@@ -30,13 +30,13 @@ class Progress:
     """`step` of the stage's `total` steps are done.
 
     `snapshot()` copies the state of pretraining, which costs a copy of all weights; it may be called until the next event is
-    asked for.
+    asked for. None while there is nothing to copy yet.
     """
 
     stage: StageName
     step: int
     total: int
-    snapshot: Callable[[], Checkpoint]
+    snapshot: Callable[[], Checkpoint] | None
 
 
 @dataclass(frozen=True)

@@ -3,30 +3,32 @@
 import math
 import platform
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Float64, Int64
 from safetensors.torch import save
 from torch import Tensor
 from torch.optim import AdamW
 
 from ml import datasets, encoders, methods, preview, tasks, views
-from ml.datasets import Data, to_pixels
-from ml.encoders import Encoder, PixelEncoder
+from ml.datasets import Data, Library, Split
+from ml.encoders import PixelEncoder, Standardise, Whiten
 from ml.events import Artifact, Checkpoint, Event, Metric, Progress, Result, Stage
 from ml.methods import Method
 from ml.mi import infonce
 from ml.mi.infonce import InfoNCE
-from ml.spec import ExperimentSpec, Pretrain, resolve
+from ml.spec import ColorSplit, Dataset, ExperimentSpec, Patches, Pretrain, resolve
+from ml.views import Views
 
 Number = TypeVar("Number", int, float)
 
 METRIC_POINTS = 50  # of each metric in a run
+STATISTICS_ITEMS = 10_000  # from which the encoder's standardisation is computed
 PAIRS_MEASURED = 4096  # at least, and every held-out item at least three times
 
 
@@ -34,8 +36,8 @@ class Diverged(RuntimeError):
     """The loss is no longer a finite number."""
 
 
-def run(spec: ExperimentSpec, root: Path, device: torch.device, resume: Checkpoint | None = None) -> Iterator[Event]:
-    """Carry out a resolved spec on the datasets under `root`, from the beginning or from a checkpoint of the same spec.
+def run(spec: ExperimentSpec, library: Library, device: torch.device, resume: Checkpoint | None = None) -> Iterator[Event]:
+    """Carry out a resolved spec on the datasets of the library, from the beginning or from a checkpoint of the same spec.
 
     The same spec gives the same numbers, bit for bit on a CPU with the same number of threads, resumed or not. To cancel, stop
     iterating. Raises DatasetMissing, DatasetInvalid, SpecError (the spec does not fit the dataset) and Diverged.
@@ -43,8 +45,11 @@ def run(spec: ExperimentSpec, root: Path, device: torch.device, resume: Checkpoi
     timing: dict[str, float] = {}
     started = time.perf_counter()
     yield Stage("data")
-    data = datasets.load(spec.dataset.name, spec.dataset.image_size, root, device)
-    spec = resolve(spec, data.facts)
+    for dataset in [spec.dataset, *(task.dataset for task in spec.tasks if task.dataset)]:
+        for done, total in datasets.prepare(dataset, library):
+            yield Progress("data", done, total, snapshot=None)
+    spec = resolve(spec, lambda dataset, _: datasets.load(dataset, library, device).facts)
+    data = datasets.load(spec.dataset, library, device, as_photographs=isinstance(spec.views, Patches))
     yield Artifact("preview.png", "image/png", preview.of_data(data, spec.views, pairs=8, seed=spec.seed))
     training = _start(spec, data, device) if resume is None else _resume(_start(spec, data, device), resume)
     timing["data"] = time.perf_counter() - started
@@ -61,11 +66,13 @@ def run(spec: ExperimentSpec, root: Path, device: torch.device, resume: Checkpoi
 
     started = time.perf_counter()
     yield Stage("tasks")
-    scores = yield from _evaluate_tasks(spec, data, training)
+    scores = yield from _evaluate_tasks(spec, library, training)
     timing["tasks"] = time.perf_counter() - started
 
-    weights = {name: tensor.contiguous() for name, tensor in method.encoder.state_dict().items()}
-    yield Artifact("encoder.safetensors", "application/octet-stream", save(weights))
+    for which, encoder in enumerate(method.encoders, start=1):
+        weights = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
+        name = "encoder.safetensors" if len(method.encoders) == 1 else f"encoder_v{which}.safetensors"
+        yield Artifact(name, "application/octet-stream", save(weights))
     timing["pairs_per_second"] = training.step * _batch_size(spec) / training.seconds
     yield Result(
         {
@@ -88,7 +95,7 @@ class Training:
     optimiser: AdamW
     generator: torch.Generator
     order: Int64[Tensor, " N"]
-    """The training items in the order of the epoch that runs."""
+    """The training items in the order of the epoch that runs; photographs come round until a batch is full."""
     step: int = 0
     seconds: float = 0.0
 
@@ -103,11 +110,14 @@ class Training:
 
 
 def _start(spec: ExperimentSpec, data: Data, device: torch.device) -> Training:
+    examples = views.make(spec.views, data.train.take(torch.arange(2, device=device)), _generator(spec, "examples", device))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(_seed(spec, "weights"))
-        encoder = encoders.build(spec.encoder, data.facts.channels)
-        pixel_encoder = PixelEncoder(encoder, data.mean, data.std, autocast=spec.pretrain.precision == "bfloat16")
-        method = methods.build(spec.method, pixel_encoder)
+        pixel_encoders = [
+            PixelEncoder(encoders.build(spec.encoder, view.shape[-3]), standardise, spec.pretrain.precision == "bfloat16")
+            for view, standardise in zip(examples, _standardisers(spec, data, device), strict=False)
+        ]
+        method = methods.build(spec.method, pixel_encoders, _widths(pixel_encoders, examples))
     # Channels last is faster in either precision, on a CPU too; torch's stubs forget that a module can be told.
     method = method.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     decayed = [parameter for parameter in method.parameters() if parameter.ndim > 1]
@@ -119,6 +129,63 @@ def _start(spec: ExperimentSpec, data: Data, device: torch.device) -> Training:
         generator=_generator(spec, "pretrain", device),
         order=torch.arange(data.facts.train, device=device),
     )
+
+
+def _widths(pixel_encoders: Sequence[PixelEncoder], examples: Views) -> list[int]:
+    """Of the features of v1 and v2, or of both if one encoder reads both and they are of one shape."""
+    v1, v2 = examples
+    apart = len(pixel_encoders) == 2 or v1.ndim != v2.ndim
+    of_each = zip((pixel_encoders[0], pixel_encoders[-1]), (v1, v2) if apart else (v1,), strict=False)
+    return [encoder.features if view.ndim == 4 else encoder.clip_features for encoder, view in of_each]
+
+
+def _standardisers(spec: ExperimentSpec, data: Data, device: torch.device) -> list[Standardise | Whiten]:
+    """What stands before each encoder, from the clean inputs of training items; from patches where there are photographs."""
+    generator = _generator(spec, "statistics", device)
+    items = torch.linspace(0, len(data.train) - 1, min(len(data.train), STATISTICS_ITEMS), device=device).long()
+    moments: list[Moments] = []
+    for chunk in items.split(512):
+        batch = data.train.take(chunk)
+        drawn = isinstance(batch, datasets.Photographs)
+        inputs = views.make(spec.views, batch, generator)[:1] if drawn else views.clean(spec.views, batch)
+        moments = moments or [Moments(pixels.shape[1], device) for pixels in inputs]
+        for found, pixels in zip(moments, inputs, strict=True):
+            found.add(pixels)
+    whiten = isinstance(spec.views, ColorSplit) and spec.views.whiten
+    return [
+        Whiten(found.mean().float(), found.covariance()) if whiten else Standardise(found.mean().float(), found.deviation())
+        for found in moments
+    ]
+
+
+class Moments:
+    """Mean and covariance of channels, added up in float64."""
+
+    def __init__(self, channels: int, device: torch.device) -> None:
+        self.pixels = 0
+        self.sums = torch.zeros(channels, dtype=torch.float64, device=device)
+        self.products = torch.zeros(channels, channels, dtype=torch.float64, device=device)
+
+    def add(self, images: Float[Tensor, "B C H W"]) -> None:
+        """Count a batch in."""
+        pixels = images.transpose(0, 1).flatten(1).double()
+        self.pixels += pixels.shape[1]
+        self.sums += pixels.sum(dim=1)
+        self.products += pixels @ pixels.T
+
+    def mean(self) -> Float64[Tensor, " C"]:
+        """Of each channel."""
+        return self.sums / self.pixels
+
+    def covariance(self) -> Float64[Tensor, "C C"]:
+        """Of the channels."""
+        mean = self.mean()
+        return self.products / self.pixels - torch.outer(mean, mean)
+
+    def deviation(self) -> Float[Tensor, " C"]:
+        """Standard deviation of each channel; 1 where a channel has no contrast, so that it stays as it is."""
+        deviation = self.covariance().diagonal().clamp(min=0).sqrt()
+        return torch.where(deviation > 1e-6, deviation, 1.0).float()
 
 
 def _resume(training: Training, checkpoint: Checkpoint) -> Training:
@@ -145,16 +212,18 @@ def _resume(training: Training, checkpoint: Checkpoint) -> Training:
 def _pretrain(spec: ExperimentSpec, data: Data, training: Training) -> Iterator[Event]:
     items, batch_size = data.facts.train, _batch_size(spec)
     steps = spec.pretrain.total_steps(items)
-    steps_an_epoch = items // batch_size
+    steps_an_epoch = max(items // batch_size, 1)
     every = math.ceil(steps / METRIC_POINTS)
     method = training.method.train()
     while training.step < steps:
         started = time.perf_counter()
         batch = training.step % steps_an_epoch
         if batch == 0:
-            training.order = torch.randperm(items, generator=training.generator, device=training.generator.device)
-        images = to_pixels(data.train_images[training.order[batch * batch_size : (batch + 1) * batch_size]])
-        v1, v2 = views.make(spec.views, images, training.generator)
+            rounds = range(math.ceil(batch_size / items))
+            orders = [torch.randperm(items, generator=training.generator, device=training.generator.device) for _ in rounds]
+            training.order = torch.cat(orders)
+        chosen = training.order[batch * batch_size : (batch + 1) * batch_size]
+        v1, v2 = views.make(spec.views, data.train.take(chosen), training.generator)
         loss = method.loss(v1, v2)
         rate = learning_rate(spec.pretrain, training.step, steps)
         for group in training.optimiser.param_groups:
@@ -185,16 +254,20 @@ def _measure_information(spec: ExperimentSpec, data: Data, training: Training) -
     calibration, evaluation = shuffled[: data.facts.calibration], shuffled[data.facts.calibration :]
 
     def batches(items: Int64[Tensor, " N"], k: int) -> list[Int64[Tensor, " K"]]:
+        if isinstance(spec.views, Patches):  # K counts pairs, of which a photograph has many
+            pairs = torch.randint(len(items), (math.ceil(PAIRS_MEASURED / k), k), generator=generator, device=generator.device)
+            return list(items[pairs])
         rounds = max(3, math.ceil(PAIRS_MEASURED / len(items)))
+        k = min(k, len(items))
         return [items[batch] for batch in infonce.candidate_batches(len(items), k, rounds, generator)]
 
     def similarities(items: Int64[Tensor, " K"]) -> Float[Tensor, "K K"]:
         with torch.no_grad():
-            v1, v2 = views.make(spec.views, to_pixels(data.test_images[items]), generator)
+            v1, v2 = views.make(spec.views, data.test.take(items), generator)
             return training.method.similarities(v1, v2)
 
     k = _required(spec.mi.k)
-    calibrating, evaluating = batches(calibration, min(k, len(calibration))), batches(evaluation, k)
+    calibrating, evaluating = batches(calibration, k), batches(evaluation, k)
     temperature = infonce.fit_temperature([similarities(items) for items in calibrating])
     contributions = []
     for step, items in enumerate(evaluating, start=1):
@@ -203,28 +276,35 @@ def _measure_information(spec: ExperimentSpec, data: Data, training: Training) -
     return infonce.from_contributions(torch.cat(contributions), torch.cat(evaluating), k)
 
 
-def _evaluate_tasks(spec: ExperimentSpec, data: Data, training: Training) -> Generator[Event, None, dict[str, Any]]:
-    """The tasks on the frozen encoder's features of clean images, by their names."""
-    if not spec.tasks or data.train_labels is None or data.test_labels is None or data.facts.classes is None:
-        return {}
-    encoder = training.method.encoder
-    features = tasks.Features(
-        train=_features(encoder, data.train_images),
-        train_labels=data.train_labels,
-        test=_features(encoder, data.test_images),
-        test_labels=data.test_labels,
-        classes=data.facts.classes,
-    )
+def _evaluate_tasks(spec: ExperimentSpec, library: Library, training: Training) -> Generator[Event, None, dict[str, Any]]:
+    """The tasks on the frozen encoders' features of clean items, by their names; each dataset is encoded once."""
+    encoded: dict[tuple[Dataset, str], tasks.Features] = {}
     scores = {}
+    device = training.generator.device
     for step, task in enumerate(spec.tasks, start=1):
-        scores[task.name or task.kind] = asdict(tasks.evaluate(task, features, _generator(spec, "labels", features.train.device)))
+        dataset = task.dataset or spec.dataset
+        data = datasets.load(dataset, library, device)
+        if (dataset, task.target) not in encoded:
+            train, test = (_features(spec, training.method, split, task.target) for split in (data.train, data.test))
+            encoded[dataset, task.target] = tasks.Features(*train, *test, classes=data.facts.targets()[task.target] or 0)
+        score = tasks.evaluate(task, encoded[dataset, task.target], _generator(spec, "labels", device))
+        scores[task.name or task.kind] = asdict(score)
         yield Progress("tasks", step, len(spec.tasks), training.snapshot)
     return scores
 
 
-def _features(encoder: Encoder, images: UInt8[Tensor, "N C H W"]) -> Float[Tensor, "N F"]:
+def _features(spec: ExperimentSpec, method: Method, split: Split, target: str) -> tuple[Float[Tensor, "N F"], Tensor]:
+    """Features of the split's items that have the target, side by side where there are two encoders, and the targets."""
+    targets = split.targets[target]
+    items = torch.arange(len(split), device=targets.device)
+    if not targets.is_floating_point():
+        items = items[targets >= 0]
+    features = []
     with torch.no_grad():
-        return torch.cat([encoder(to_pixels(chunk)) for chunk in images.split(1024)])
+        for chunk in items.split(512):
+            inputs = views.clean(spec.views, split.take(chunk))
+            features.append(torch.cat([encoder(view) for encoder, view in zip(method.encoders, inputs, strict=True)], dim=1))
+    return torch.cat(features), targets[items]
 
 
 def _generator(spec: ExperimentSpec, purpose: str, device: torch.device) -> torch.Generator:

@@ -4,13 +4,17 @@ pydantic only, so that the API and the workers share it without torch in the API
 and every part but `dataset` and `views` has a default. `resolve` turns what was asked into what will be run.
 """
 
-from collections.abc import Iterator
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from zipfile import ZipFile
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, create_model, model_validator
+from pydantic.fields import FieldInfo
 
 
 class Part(BaseModel):
@@ -34,6 +38,9 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 # Datasets ------------------------------------------------------------------------------------------------------------
 
 
+Layout = Literal["images", "photos", "clips", "paired", "scenes"]
+
+
 class Dataset(Part):
     """Where the items come from, and the size at which they are seen."""
 
@@ -42,7 +49,8 @@ class Dataset(Part):
         max_length=100,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
         examples=["digits", "mnist", "cifar10"],
-        description="A name of `GET /v1/catalog/datasets`, or of an npz file in the datasets folder.",
+        description="A name of `GET /v1/catalog/datasets`, the `ds_…` id of an upload, or the name of an npz or of a folder of "
+        "images in the datasets folder.",
     )
     image_size: int | None = Field(
         None, ge=8, le=512, description="Side of the square images in pixels; the dataset's own by default."
@@ -52,17 +60,39 @@ class Dataset(Part):
         max_length=64,
         description="Digest of what a file of one's own holds: filled in by the service, refused where it holds other data.",
     )
+    digits: str | None = Field(
+        None, max_length=100, description="`moving_mnist` alone: `mnist` or `digits`; MNIST where it is there by default."
+    )
+    backgrounds: str | None = Field(
+        None,
+        max_length=100,
+        description="`moving_mnist` alone: a dataset of RGB images with classes, or `textures`; by default the first of STL-10, "
+        "CIFAR-10 and ten procedural textures that is there.",
+    )
 
 
 class DatasetFacts(Part):
     """What must be known of a dataset to resolve a spec: counts of items, and the shape and classes of an item."""
 
     name: str
+    layout: Layout = Field(
+        "images",
+        description="`photos` are images of any sizes, `clips` have several frames, `paired` items come as v1 and v2, `scenes` "
+        "are clips made on the device.",
+    )
     train: int = Field(ge=1, description="Items for pretraining and for the probes' labels.")
     test: int = Field(ge=0, description="Held-out items: mutual information and the tasks are measured on them.")
+    labelled: int | None = Field(None, description="Training items that have a label; null: all of them.")
     channels: int = Field(ge=1)
+    channels2: int | None = Field(None, description="Of v2, where items are paired.")
     image_size: int = Field(ge=1, description="The default side of an image in pixels.")
+    smallest_side: int | None = Field(None, description="Of all photographs, in pixels; null where all images are alike.")
+    frames: int | None = Field(None, description="Frames of a clip; null for still images.")
+    dtype: Literal["uint8", "uint16", "float32"] = Field("uint8", description="Numbers in which the pixels are stored.")
     classes: int | None = Field(None, description="Number of classes; null where there are no labels.")
+    factors: dict[str, int | None] = Field({}, description="Other targets with their number of classes; null for a position.")
+    digits: str | None = Field(None, description="What the digits of scenes are taken from.")
+    backgrounds: str | None = Field(None, description="What the backgrounds of scenes are taken from.")
     version: str | None = Field(None, description="Digest of what the file holds; null for the published datasets.")
 
     @property
@@ -74,6 +104,10 @@ class DatasetFacts(Part):
     def candidates(self) -> int:
         """The largest K: held-out items from which I_NCE draws its candidates."""
         return self.test - self.calibration
+
+    def targets(self) -> dict[str, int | None]:
+        """What can be predicted, with the number of classes, or None where it is a position in pixels."""
+        return ({} if self.classes is None else {"label": self.classes}) | self.factors
 
 
 def held_out(items: int) -> int:
@@ -91,10 +125,107 @@ def npz_version(path: Path) -> str:
     return sha256(repr(content).encode()).hexdigest()[:16]
 
 
+def image_files(folder: Path) -> tuple[tuple[tuple[str, int], ...], tuple[str, ...]]:
+    """JPEG and PNG files below a folder, with their sizes in bytes, and all folders in it, the folder itself being `.`.
+
+    Names are relative to it and in order; links are followed, and what is hidden is passed over. Raises OSError.
+    """
+    files, folders, visited = [], [], set()
+    for path, subfolders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(path)) in visited:  # a link to where we come from
+            subfolders.clear()
+            continue
+        visited.add(real)
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        here = Path(path).relative_to(folder)
+        folders.append(here.as_posix())
+        files += [((here / name).as_posix(), (Path(path) / name).stat().st_size) for name in names if is_image(name)]
+    return tuple(sorted(files)), tuple(folders)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name says that it is a JPEG or a PNG; hidden files are none."""
+    return name.lower().endswith((".jpg", ".jpeg", ".png")) and not name.rpartition("/")[2].startswith(".")
+
+
+def folder_version(files: Iterable[tuple[str, int]]) -> str:
+    """What a folder holds, as a digest of its files' names and sizes: quick for any size, and the same after a copy."""
+    return sha256(repr(sorted(files)).encode()).hexdigest()[:16]
+
+
+def class_folders(names: Sequence[str]) -> list[tuple[str, str]] | None:
+    """The split and the class that each image's folders say, or None where they say none and the images are photographs.
+
+    Outer folders that all images share do not count. Classes are said by `train/CLASS/` and `test/CLASS/` (or `val`), or, with an
+    empty split, by `CLASS/`, if there are two at least and none is named for a split as in DIV2K_train_HR. Images lie directly in
+    the folders of the classes, or there are none.
+    """
+    places = [name.split("/")[:-1] for name in names]
+    while places and places[0] and all(place[:1] == places[0][:1] for place in places):
+        places = [place[1:] for place in places]
+    if all(len(place) == 2 for place in places):
+        splits = {split for split, _ in places}
+        if "train" in splits and splits <= {"train", "test", "val"}:
+            return [(split, kind) for split, kind in places]
+    if all(len(place) == 1 for place in places):
+        kinds = {kind for (kind,) in places}
+        if len(kinds) > 1 and not any(set(re.split("[^a-z]+", kind.lower())) & _SPLITS for kind in kinds):
+            return [("", kind) for (kind,) in places]
+    return None
+
+
+_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+MOST_PIXELS = 64_000_000  # of one image: a small file may unpack to more than any memory holds
+
+
+def image_sides(file: Any) -> tuple[int, int]:
+    """Height and width as they are stored, from the header of an open JPEG or PNG alone.
+
+    Raises ValueError, also for more than `MOST_PIXELS`, with what the file is.
+    """
+    start = file.read(24)
+    if start.startswith(b"\x89PNG\r\n\x1a\n") and len(start) == 24:
+        width, height = int.from_bytes(start[16:20], "big"), int.from_bytes(start[20:], "big")
+    elif start.startswith(b"\xff\xd8\xff"):
+        height, width = _jpeg_sides(file)
+    else:
+        raise ValueError("is no JPEG or PNG, whatever its name says")
+    if not 0 < height * width <= MOST_PIXELS:
+        raise ValueError(f"has {height * width / 1e6:.0f} million pixels; up to {MOST_PIXELS // 1_000_000} million are accepted")
+    return height, width
+
+
+def _jpeg_sides(file: Any) -> tuple[int, int]:
+    file.seek(2)
+    for _ in range(10_000):
+        segment = file.read(4)
+        if len(segment) < 4 or segment[0] != 0xFF:
+            break
+        if segment[1] == 0xFF:  # a byte that fills up
+            file.seek(file.tell() - 3)
+        elif 0xC0 <= segment[1] <= 0xCF and segment[1] not in (0xC4, 0xC8, 0xCC):  # the header of a frame, not a table
+            sides = file.read(5)[1:]
+            return int.from_bytes(sides[:2], "big"), int.from_bytes(sides[2:], "big")
+        else:
+            file.seek(file.tell() + int.from_bytes(segment[2:], "big") - 2)
+    raise ValueError("is a JPEG without an image in it")
+
+
 # Views: one model a family --------------------------------------------------------------------------------------------
 
 
-class Noise(Part):
+class Family(Part):
+    """What all view recipes say of themselves."""
+
+    takes: ClassVar[tuple[Layout, ...]] = ("images", "photos")
+    """Layouts of datasets on which the family works; photographs are seen as square images unless it asks for more."""
+    two_kinds: ClassVar[bool] = False
+    """Whether v1 and v2 are of different kinds, so that each has an encoder of its own."""
+    rgb: ClassVar[bool] = False
+    """Whether it needs images of three channels, red, green and blue."""
+
+
+class Noise(Family):
     """v_i = x + sigma * n_i with standard Gaussian n_i, drawn anew for each view and not clipped."""
 
     kind: Literal["noise"]
@@ -103,55 +234,228 @@ class Noise(Part):
     )
 
 
-class Crop(Part):
+class Crop(Family):
     """A square crop of exactly this fraction of the image at a uniform place, resized back; no flip."""
 
     kind: Literal["crop"]
     area: float = Field(0.5, gt=0, le=1, description="Fraction of the image's area that each view sees.")
 
 
-class Augment(Part):
-    """The augmentations of SimCLR, each with its strength and its chance, drawn per sample and per view.
+def _rising(bounds: tuple[float, float]) -> tuple[float, float]:
+    low, high = bounds
+    if not 0 < low <= high:
+        raise ValueError(f"must be (low, high) with 0 < low <= high, not ({low}, {high})")
+    return bounds
 
-    Applied in the order of the fields. On images of one channel, jitter changes brightness and contrast alone, and grayscale
-    does nothing.
-    """
 
-    kind: Literal["augment"]
+Range = Annotated[tuple[float, float], AfterValidator(_rising)]
+Strength = Annotated[float, Field(ge=0, le=1)]
+
+
+class Operations(Part):
+    """What is done to an image to make a view of it, in the order of the fields."""
+
     crop_scale_min: float = Field(
         0.2, gt=0, le=1, description="c: a random resized crop takes a share of the area uniform in (c, 1)."
     )
-    crop_ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="Aspect ratios of the crop, log-uniform.")
+    crop_ratio: Range = Field((3 / 4, 4 / 3), description="Aspect ratios of the crop, log-uniform.")
     crop_p: Probability = Field(1.0, description="Chance of the crop.")
     flip_p: Probability = Field(0.5, description="Chance of a horizontal flip.")
-    jitter: float = Field(
-        1.0,
-        ge=0,
-        le=2.5,
-        description="x: brightness, contrast and saturation change by up to 0.8 x, hue by up to 0.2 x (at most 0.5).",
+    rotate_degrees: float = Field(
+        30.0, ge=0, le=180, description="A rotation turns by up to so many degrees either way, uniform; corners turn black."
+    )
+    rotate_p: Probability = Field(0.0, description="Chance of the rotation.")
+    jitter: float = Field(1.0, ge=0, le=2.5, description="x: how much the colours change, in multiples of `jitter_strengths`.")
+    jitter_strengths: tuple[Strength, Strength, Strength, Strength] = Field(
+        (0.8, 0.8, 0.8, 0.2),
+        description="At x = 1 brightness, contrast and saturation change by up to these factors either way, and hue by up to "
+        "this share of the circle (at most 0.5).",
     )
     jitter_p: Probability = Field(0.8, description="Chance of the colour jitter.")
-    grayscale_p: Probability = Field(0.2, description="Chance of grayscale.")
-    blur_sigma: tuple[float, float] = Field((0.1, 2.0), description="Standard deviations of the blur in pixels, uniform.")
+    blur_sigma: Range = Field((0.1, 2.0), description="Standard deviations of the blur in pixels, uniform.")
     blur_p: Probability = Field(0.0, description="Chance of the Gaussian blur.")
+    randaugment_n: int = Field(0, ge=0, le=10, description="Operations of RandAugment, one after the other; 0: none.")
+    randaugment_m: int = Field(9, ge=0, le=30, description="Magnitude of each, where 30 is the strongest.")
+    randaugment_p: Probability = Field(1.0, description="Chance of RandAugment.")
+    grayscale_p: Probability = Field(0.2, description="Chance of grayscale.")
+    solarize_threshold: Strength = Field(0.5, description="Solarizing inverts pixels from here upwards, scaled to [0, 1].")
+    solarize_p: Probability = Field(0.0, description="Chance of solarizing.")
+    cutout_share: float = Field(
+        0.5, gt=0, le=1, description="Side of the square that is cut out, as a share of the image's side; it turns black."
+    )
+    cutout_p: Probability = Field(0.0, description="Chance of cutout.")
+
+
+def _optional(field: FieldInfo) -> tuple[Any, Any]:
+    constrained: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    return constrained | None, Field(None, description=field.description)
+
+
+Overrides = create_model(
+    "Overrides",
+    __base__=Part,
+    __doc__="How v2 is made differently: any of the operations' fields, null where it is made as v1.",
+    **{name: _optional(field) for name, field in Operations.model_fields.items()},  # type: ignore[call-overload]
+)
+
+AUGMENT_RECIPES: dict[str, dict[str, Any]] = {
+    # Chen et al. 2020, appendix A, for ImageNet. Its blur's kernel covers a tenth of the side; here sigma alone decides.
+    "simclr": {"crop_scale_min": 0.08, "jitter": 1.0, "blur_sigma": (0.1, 2.0), "blur_p": 0.5},
+    # Chen, Fan, Girshick, He 2020, in the authors' code.
+    "moco_v2": {"crop_scale_min": 0.2, "jitter_strengths": (0.4, 0.4, 0.4, 0.1), "blur_sigma": (0.1, 2.0), "blur_p": 0.5},
+    # Tian et al. 2020. The authors' RandAugment has other operations, does each with chance 1/2, and calls its strongest 10.
+    "infomin": {
+        "crop_scale_min": 0.2,
+        "jitter": 1.0,
+        "blur_sigma": (0.1, 2.0),
+        "blur_p": 0.5,
+        "randaugment_n": 2,
+        "randaugment_m": 10,
+    },
+    # Grill et al. 2020, table 6.
+    "byol": {
+        "crop_scale_min": 0.08,
+        "jitter_strengths": (0.4, 0.4, 0.2, 0.1),
+        "blur_sigma": (0.1, 2.0),
+        "blur_p": 1.0,
+        "solarize_threshold": 0.5,
+        "v2": {"blur_p": 0.1, "solarize_p": 0.2},
+    },
+    # SimCLR at strength 0.5 and without blur, as in the CIFAR-10 benchmark of lightly.
+    "lightly_cifar10": {"crop_scale_min": 0.08, "jitter": 0.5},
+}
+
+
+class Augment(Operations, Family):
+    """Random crops, flips, colours and more, each with its strength and its chance, drawn per sample and per view.
+
+    Applied in the order crop, flip, rotation, jitter, blur, RandAugment, grayscale, solarizing, cutout. On images that are not
+    RGB, jitter changes brightness and contrast alone, and grayscale does nothing.
+    """
+
+    kind: Literal["augment"]
+    recipe: Literal["simclr", "moco_v2", "infomin", "byol", "lightly_cifar10"] | None = Field(
+        None, description="A published recipe, whose values fill the fields that are not given."
+    )
+    v2: Overrides | None = Field(None, description="Where v2 differs from v1; null: alike.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recipe_fills_in(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not isinstance(given.get("recipe"), str):
+            return given
+        recipe = AUGMENT_RECIPES.get(given["recipe"], {})
+        filled = recipe | given
+        if isinstance(given.get("v2"), dict):
+            filled["v2"] = recipe.get("v2", {}) | given["v2"]
+        return filled
+
+    @property
+    def of_v2(self) -> Operations:
+        """What is done to make v2."""
+        if self.v2 is None:
+            return self
+        return Operations(**self.model_dump(include=set(Operations.model_fields)) | self.v2.model_dump(exclude_none=True))
+
+
+class Patches(Family):
+    """Two patches of a photograph at a distance: the farther apart, the less they share. Tian et al. 2020, section 4.1.
+
+    Pairs are drawn again and again from the photographs of a split, so a batch and K count pairs. Images of one size serve too.
+    """
+
+    kind: Literal["patches"]
+    size: int = Field(64, ge=4, le=512, description="Side of a patch in pixels.")
+    distance: int = Field(64, ge=0, le=4096, description="Pixels by which v2 lies to the right of v1 and below it.")
+
+
+class PatchGrid(Family):
+    """Overlapping patches of an image, in rows, as CPC takes them: v1 is a patch, v2 one below it. Henaff et al. 2020."""
+
+    kind: Literal["patch_grid"]
+    size: int = Field(16, ge=4, le=512, description="Side of a patch in pixels.")
+    stride: int = Field(8, ge=1, le=512, description="Pixels from one patch to the next.")
+    before: "Augment | None" = Field(None, description="Augmentations of the image before it is cut.")
+
+
+ColorSpace = Literal["rgb", "hsv", "hed", "lab", "luv", "yuv", "xyz", "ycbcr", "ydbdr", "ypbpr", "yiq"]
+
+
+class ColorSplit(Family):
+    """One channel of a colour space against the other two. Tian et al. 2020, section 4.2; CMC, Tian et al. 2019."""
+
+    two_kinds: ClassVar[bool] = True
+    rgb: ClassVar[bool] = True
+    kind: Literal["color_split"]
+    space: ColorSpace = Field("lab", description="Colour space, as scikit-image converts to it.")
+    first: Literal[0, 1, 2] = Field(0, description="The channel that is v1; v2 is the other two in their order.")
+    whiten: bool = Field(
+        False,
+        description="Decorrelate the channels of each view, so that nothing but the plane they span matters; otherwise each "
+        "channel is standardised for itself.",
+    )
+    before: "Augment | None" = Field(None, description="Augmentations for the two crops that are split; null: the image itself.")
+
+
+class Frequency(Family):
+    """Low frequencies against the rest: v1 = blur(x, sigma), v2 = x - v1. Tian et al. 2020, appendix."""
+
+    two_kinds: ClassVar[bool] = True
+    kind: Literal["frequency"]
+    sigma: float = Field(0.7, gt=0, le=100, description="Standard deviation of the Gaussian blur in pixels.")
+    before: "Augment | None" = Field(None, description="Augmentations for the two crops that are split; null: the image itself.")
+
+
+class Temporal(Family):
+    """Two frames of a clip, `gap` frames apart."""
+
+    takes: ClassVar[tuple[Layout, ...]] = ("clips", "scenes")
+    kind: Literal["temporal"]
+    gap: int = Field(4, ge=0, le=1000, description="Frames from v1 to v2.")
+
+
+class Factors(Family):
+    """Past frames of a scene against one later image with which they share these factors and no others.
+
+    Colorful Moving-MNIST, Tian et al. 2020, section 4.4: what the views share is what the representation keeps.
+    """
+
+    takes: ClassVar[tuple[Layout, ...]] = ("scenes",)
+    kind: Literal["factors"]
+    shared: tuple[Literal["digit", "background", "position"], ...] = Field(
+        ("digit",), min_length=1, max_length=3, description="Factors that v2 has in common with v1; the others are drawn anew."
+    )
+    digit_by: Literal["instance", "class"] = Field(
+        "instance", description="A shared digit is the same handwriting, or another one of the same class."
+    )
+    frames: int = Field(10, ge=1, le=10, description="Past frames that v1 shows: the last ones of ten.")
 
     @model_validator(mode="after")
-    def _ranges_are_ordered(self) -> "Augment":
-        for name in ("crop_ratio", "blur_sigma"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise ValueError(f"{name} must be (low, high) with 0 < low <= high, not ({low}, {high})")
+    def _each_once(self) -> "Factors":
+        if len(set(self.shared)) != len(self.shared):
+            raise ValueError(f"shared must name each factor once, not {list(self.shared)}")
         return self
 
 
-Views = Annotated[Noise | Crop | Augment, Field(discriminator="kind")]
+class Paired(Family):
+    """The user's own v1 and v2 of each item, two sensors or two modalities, each with an encoder of its own."""
+
+    takes: ClassVar[tuple[Layout, ...]] = ("paired",)
+    two_kinds: ClassVar[bool] = True
+    kind: Literal["paired"]
+
+
+Views = Annotated[
+    Noise | Crop | Augment | Patches | PatchGrid | ColorSplit | Frequency | Temporal | Factors | Paired,
+    Field(discriminator="kind"),
+]
 
 
 # Methods and encoders -------------------------------------------------------------------------------------------------
 
 
 class SimCLR(Part):
-    """NT-Xent over the 2N views of a batch. Chen et al. 2020."""
+    """NT-Xent over the 2N views of a batch; InfoNCE both ways between views of two kinds. Chen et al. 2020."""
 
     kind: Literal["simclr"] = "simclr"
     temperature: float = Field(0.2, ge=0.005, le=10, description="Temperature of the softmax over cosine similarities.")
@@ -174,7 +478,21 @@ class ResNet18(Part):
     kind: Literal["resnet18"]
 
 
-Encoder = Annotated[SmallConv | ResNet18, Field(discriminator="kind")]
+class ConvLSTM(Part):
+    """Four strided 3x3 convolutions of 8, 16, 32 and 64 channels; over the frames of a clip, an LSTM. Tian et al. 2020.
+
+    A still image is encoded by the convolutions alone: they are what the tasks read.
+    """
+
+    kind: Literal["conv_lstm"]
+    width: int = Field(8, ge=4, le=256, description="Channels of the first layer; each later layer doubles them.")
+    lstm: int = Field(64, ge=4, le=4096, description="Width of the LSTM's state.")
+    pooling: Literal["average", "flatten"] = Field(
+        "average", description="Mean over positions, as in the paper, or the whole last map, which keeps where things are."
+    )
+
+
+Encoder = Annotated[SmallConv | ResNet18 | ConvLSTM, Field(discriminator="kind")]
 
 
 # Pretraining, information, tasks --------------------------------------------------------------------------------------
@@ -222,23 +540,30 @@ class MutualInformation(Part):
     )
 
 
-class Classification(Part):
+class OnFeatures(Part):
+    """What all tasks share: they read the frozen encoder's features of clean images."""
+
+    name: str | None = Field(None, min_length=1, max_length=60, description="Name in `results.tasks`; the kind by default.")
+    dataset: Dataset | None = Field(
+        None, description="Transfer: learn and score the task on this dataset instead of the one of pretraining."
+    )
+
+
+class Classification(OnFeatures):
     """Linear probe: multinomial logistic regression on the frozen encoder's features of clean images."""
 
     kind: Literal["classification"]
-    name: str | None = Field(None, min_length=1, max_length=60, description="Name in `results.tasks`; the kind by default.")
-    target: Literal["label"] = Field("label", description="What is predicted.")
+    target: Literal["label", "digit", "background"] = Field("label", description="What is predicted.")
     labels: int | None = Field(
         None, ge=1, description="Label budget in items, drawn evenly over the classes from the training split; null: all."
     )
 
 
-class KNN(Part):
+class KNN(OnFeatures):
     """Weighted k-nearest-neighbour vote on cosine similarity of the frozen features. Wu et al. 2018 (InstDis)."""
 
     kind: Literal["knn"]
-    name: str | None = Field(None, min_length=1, max_length=60, description="Name in `results.tasks`; the kind by default.")
-    target: Literal["label"] = Field("label", description="What is predicted.")
+    target: Literal["label", "digit", "background"] = Field("label", description="What is predicted.")
     labels: int | None = Field(
         None, ge=1, description="Label budget in items, drawn evenly over the classes from the training split; null: all."
     )
@@ -246,7 +571,17 @@ class KNN(Part):
     temperature: float = Field(0.1, ge=0.005, le=10, description="A neighbour's vote weighs exp(cosine / temperature).")
 
 
-Task = Annotated[Classification | KNN, Field(discriminator="kind")]
+class Localization(OnFeatures):
+    """Linear regression of a place in the image; the score is the mean distance from the truth in pixels, less is better."""
+
+    kind: Literal["localization"]
+    target: Literal["position"] = Field("position", description="What is predicted.")
+    labels: int | None = Field(
+        None, ge=1, description="Label budget in items, drawn at random from the training split; null: all."
+    )
+
+
+Task = Annotated[Classification | KNN | Localization, Field(discriminator="kind")]
 
 
 class Limits(Part):
@@ -281,11 +616,13 @@ class ExperimentSpec(Part):
     dataset: Dataset
     views: Views
     method: Method = SimCLR()
-    encoder: Encoder = SmallConv()
+    encoder: Encoder = Field(SmallConv(), description="What is trained; conv_lstm by default where a view is a clip.")
     pretrain: Pretrain = Pretrain()
     mi: MutualInformation = MutualInformation()
     tasks: tuple[Task, ...] = Field(
-        (Classification(kind="classification"),), max_length=16, description="What the representation is good for."
+        (Classification(kind="classification"),),
+        max_length=16,
+        description="What the representation is good for; by default all that the dataset has targets for, none without labels.",
     )
     limits: Limits = Limits()
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of every chance; the same seed gives the same numbers on the CPU.")
@@ -361,34 +698,24 @@ class SweepSpec(Part):
 # From what was asked to what is run -----------------------------------------------------------------------------------
 
 
-def resolve(spec: ExperimentSpec, facts: DatasetFacts, precision: Literal["float32", "bfloat16"] = "float32") -> ExperimentSpec:
+Facts = Callable[[Dataset, str], DatasetFacts]
+
+
+def resolve(spec: ExperimentSpec, facts: Facts, precision: Literal["float32", "bfloat16"] = "float32") -> ExperimentSpec:
     """Fill in what depends on the dataset and the hardware, and refuse what cannot be run.
 
+    `facts` says what is known of a dataset; its second argument is the dataset's JSON pointer in the spec, for errors of its own.
     Resolving is idempotent. Raises SpecError with the pointer of the first field at fault.
     """
-    batch_size = spec.pretrain.batch_size or min(256, facts.train)
-    if batch_size > facts.train:
-        raise SpecError(
-            "/pretrain/batch_size",
-            f"{batch_size} pairs a step, but {facts.name} has {facts.train} training items; at most {facts.train}",
-        )
-    k = spec.mi.k or min(512, facts.candidates)
-    if not 2 <= k <= facts.candidates:
-        raise SpecError(
-            "/mi/k", f"K = {k} candidates, but {facts.name} has {facts.candidates} held-out items; 2 to {facts.candidates}"
-        )
-    pretrain: dict[str, Any] = {"batch_size": batch_size}
-    if spec.pretrain.learning_rate is None:
-        pretrain["learning_rate"] = 1e-2 if isinstance(spec.encoder, SmallConv) else 1e-3
-    if spec.pretrain.steps is None and spec.pretrain.epochs is None:
-        pretrain["epochs"] = 100
-    if spec.pretrain.precision == "auto":
-        pretrain["precision"] = precision
+    known = facts(spec.dataset, "/dataset")
+    _refuse_unfit_views(spec.views, known, spec.dataset.image_size or known.image_size)
+    encoder = _resolve_encoder(spec)
     parts: dict[str, Any] = {
-        "dataset": _resolve_dataset(spec.dataset, facts),
-        "pretrain": spec.pretrain.model_copy(update=pretrain),
-        "mi": spec.mi.model_copy(update={"k": k}),
-        "tasks": tuple(_resolve_tasks(spec.tasks, facts)),
+        "dataset": _resolve_dataset(spec.dataset, known, "/dataset", patches=isinstance(spec.views, Patches)),
+        "encoder": encoder,
+        "pretrain": _resolve_pretrain(spec, known, encoder, precision),
+        "mi": spec.mi.model_copy(update={"k": _resolve_candidates(spec, known)}),
+        "tasks": tuple(_resolve_tasks(spec, known, facts)),
     }
     return spec.model_copy(update=parts)
 
@@ -415,42 +742,191 @@ def identity(spec: ExperimentSpec) -> dict[str, Any]:
     return spec.model_dump(mode="json", exclude=set(NOT_DECISIVE))
 
 
-def _resolve_dataset(dataset: Dataset, facts: DatasetFacts) -> Dataset:
+def in_words(value: JsonValue) -> str:
+    """A value of an axis for figures and tables: a recipe by its kind and parameters, names with plus signs between them."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        return ", ".join(in_words(part) if key in ("kind", "name") else f"{key} {_inside(part)}" for key, part in value.items())
+    if isinstance(value, list):
+        return (" + " if all(isinstance(part, str) for part in value) else ", ").join(map(_inside, value))
+    return f"{value:.4g}" if _is_number(value) else json.dumps(value)
+
+
+def _inside(part: JsonValue) -> str:
+    return f"({in_words(part)})" if isinstance(part, dict) else in_words(part)
+
+
+def _refuse_unfit_views(views: Views, facts: DatasetFacts, side: int) -> None:
+    if facts.layout not in views.takes:
+        wanted = " or ".join(views.takes)
+        raise SpecError("/views/kind", f"{views.kind} works on {wanted}, but {facts.name} holds {facts.layout}")
+    if views.rgb and facts.channels != 3:
+        raise SpecError(
+            "/views/kind",
+            f"{views.kind} needs red, green and blue, but {facts.name} has {facts.channels} channel(s); noise, crop, augment, "
+            "frequency and patches work with any number",
+        )
+    smallest = facts.smallest_side or side
+    if isinstance(views, Patches) and views.size + views.distance > smallest:
+        raise SpecError(
+            "/views/distance",
+            f"patches of {views.size} px at a distance of {views.distance} px need {views.size + views.distance} px, but the "
+            f"smallest image of {facts.name} has {smallest}",
+        )
+    if isinstance(views, PatchGrid) and views.size + views.stride > side:
+        raise SpecError(
+            "/views/stride",
+            f"a second row of patches needs {views.size + views.stride} px, but images of {facts.name} have {side}; choose a "
+            "smaller size or stride, or a larger /dataset/image_size",
+        )
+    frames = facts.frames or 1
+    if isinstance(views, Temporal) and views.gap >= frames:
+        raise SpecError("/views/gap", f"{views.gap} frames, but clips of {facts.name} have {frames}; at most {frames - 1}")
+
+
+def _resolve_dataset(dataset: Dataset, facts: DatasetFacts, pointer: str, patches: bool = False) -> Dataset:
     if dataset.version not in (None, facts.version):
-        raise SpecError("/dataset/version", f"{facts.name} holds version {facts.version} now, not {dataset.version}")
-    return dataset.model_copy(update={"image_size": dataset.image_size or facts.image_size, "version": facts.version})
+        raise SpecError(f"{pointer}/version", f"{facts.name} holds version {facts.version} now, not {dataset.version}")
+    for choice in ("digits", "backgrounds"):
+        if getattr(dataset, choice) is not None and facts.layout != "scenes":
+            raise SpecError(f"{pointer}/{choice}", f"only moving_mnist is made of {choice}; leave it out for {facts.name}")
+    fixed = {"paired": "paired arrays keep the size they have", "scenes": "scenes are made at 64 pixels"}.get(facts.layout)
+    if patches and facts.layout == "photos":
+        fixed = "patches are cut from photographs as they are"
+    if fixed and dataset.image_size not in (None, facts.image_size):
+        raise SpecError(f"{pointer}/image_size", f"{fixed}; leave it out")
+    found = {
+        "image_size": dataset.image_size or facts.image_size,
+        "version": facts.version,
+        "digits": facts.digits,
+        "backgrounds": facts.backgrounds,
+    }
+    return dataset.model_copy(update=found)
 
 
-def _resolve_tasks(tasks: tuple[Task, ...], facts: DatasetFacts) -> Iterator[Task]:
+def _resolve_encoder(spec: ExperimentSpec) -> Encoder:
+    if not isinstance(spec.views, Factors):
+        return spec.encoder
+    if "encoder" not in spec.model_fields_set:
+        return ConvLSTM(kind="conv_lstm")
+    if not isinstance(spec.encoder, ConvLSTM):
+        raise SpecError("/encoder/kind", f"factors shows clips, which conv_lstm takes and {spec.encoder.kind} does not")
+    return spec.encoder
+
+
+def _resolve_pretrain(
+    spec: ExperimentSpec, facts: DatasetFacts, encoder: Encoder, precision: Literal["float32", "bfloat16"]
+) -> Pretrain:
+    drawn = isinstance(spec.views, Patches)  # again and again from the same photographs
+    most = 65_536 if drawn else facts.train
+    batch_size = spec.pretrain.batch_size or min(256, most)
+    if batch_size > most:
+        raise SpecError(
+            "/pretrain/batch_size",
+            f"{batch_size} pairs a step, but {facts.name} has {facts.train} training items; at most {facts.train}",
+        )
+    found: dict[str, Any] = {"batch_size": batch_size}
+    if spec.pretrain.learning_rate is None:
+        found["learning_rate"] = 1e-2 if isinstance(encoder, SmallConv) else 1e-3
+    if spec.pretrain.steps is None and spec.pretrain.epochs is None:
+        found |= {"steps": 2000} if drawn else {"epochs": 100}
+    if spec.pretrain.precision == "auto":
+        found["precision"] = precision
+    return spec.pretrain.model_copy(update=found)
+
+
+def _resolve_candidates(spec: ExperimentSpec, facts: DatasetFacts) -> int:
+    if isinstance(spec.views, Patches):
+        return spec.mi.k or 512
+    k = spec.mi.k or min(512, facts.candidates)
+    if not 2 <= k <= facts.candidates:
+        raise SpecError(
+            "/mi/k", f"K = {k} candidates, but {facts.name} has {facts.candidates} held-out items; 2 to {facts.candidates}"
+        )
+    return k
+
+
+def _default_tasks(facts: DatasetFacts) -> tuple[Task, ...]:
+    """Every target there is: none without labels."""
+    if facts.classes is not None:
+        return (Classification(kind="classification"),)
+    return tuple(
+        Localization(kind="localization", name=target)
+        if classes is None
+        else Classification(kind="classification", name=target, target=target)
+        for target, classes in facts.factors.items()
+    )
+
+
+def _resolve_tasks(spec: ExperimentSpec, pretrained_on: DatasetFacts, facts: Facts) -> Iterator[Task]:
+    tasks = spec.tasks if "tasks" in spec.model_fields_set else _default_tasks(pretrained_on)
     names: set[str] = set()
     for index, task in enumerate(tasks):
+        pointer = f"/tasks/{index}"
         name = task.name or task.kind
         if name in names:
-            raise SpecError(f"/tasks/{index}/name", f"two tasks are called {name!r}; give each a name of its own")
-        if facts.classes is None:
-            raise SpecError(
-                f"/tasks/{index}/target", f"{facts.name} has no labels; leave tasks empty, or choose a labelled dataset"
-            )
-        if task.labels is not None and not facts.classes <= task.labels <= facts.train:
-            raise SpecError(
-                f"/tasks/{index}/labels",
-                f"a budget of {task.labels} labels; {facts.name} accepts {facts.classes} (one a class) to {facts.train} (all)",
-            )
+            raise SpecError(f"{pointer}/name", f"two tasks are called {name!r}; give each a name of its own")
         names.add(name)
-        yield task.model_copy(update={"name": name})
+        found: dict[str, Any] = {"name": name}
+        known = pretrained_on
+        if task.dataset is not None:
+            known = facts(task.dataset, f"{pointer}/dataset")
+            _refuse_unfit_transfer(spec, pretrained_on, known, f"{pointer}/dataset/name")
+            found["dataset"] = _resolve_dataset(task.dataset, known, f"{pointer}/dataset")
+        _refuse_unfit_target(task, known, pointer)
+        yield task.model_copy(update=found)
+
+
+def _refuse_unfit_transfer(spec: ExperimentSpec, pretrained_on: DatasetFacts, facts: DatasetFacts, pointer: str) -> None:
+    if facts.layout not in ("images", "scenes") or (facts.layout == "scenes" and not isinstance(spec.views, Factors)):
+        raise SpecError(pointer, f"a task on another dataset needs images, but {facts.name} holds {facts.layout}")
+    if pretrained_on.layout == "paired" or facts.channels != pretrained_on.channels:
+        raise SpecError(
+            pointer,
+            f"the encoder takes {pretrained_on.layout} of {pretrained_on.channels} channel(s), as {pretrained_on.name} has, but "
+            f"{facts.name} has {facts.channels}",
+        )
+
+
+def _refuse_unfit_target(task: Task, facts: DatasetFacts, pointer: str) -> None:
+    localizes = isinstance(task, Localization)
+    fitting = [name for name, classes in facts.targets().items() if (classes is None) == localizes]
+    if task.target not in fitting:
+        raise SpecError(
+            f"{pointer}/target",
+            f"{facts.name} has no {'labels' if task.target == 'label' else task.target} for {task.kind}; "
+            + (f"choose {' or '.join(fitting)}" if fitting else "leave tasks empty, or choose a labelled dataset"),
+        )
+    classes = facts.targets()[task.target] or 2
+    labelled = facts.labelled or facts.train
+    if task.labels is not None and not classes <= task.labels <= labelled:
+        least = "a straight line through them" if localizes else "one a class"
+        raise SpecError(
+            f"{pointer}/labels",
+            f"a budget of {task.labels} labels; {facts.name} accepts {classes} ({least}) to {labelled} (all)",
+        )
 
 
 def _with_node(base: ExperimentSpec, axis: Axis, index: int) -> dict[str, Any]:
-    root = base.model_dump(mode="json")
+    """The base with one value in place; what it left to defaults stays so, since defaults may depend on that value."""
+    root = base.model_dump(mode="json", exclude_unset=True)
     node: Any = root
+    default: Any = base.model_dump(mode="json")
     value = axis.values[index]
     *parents, last = (int(key) if key.isdigit() else key for key in axis.path.split("."))
     try:
         for key in parents:
-            node = node[key]
-        was, node[last] = node[last], value  # a node that is there: a typo must not become a new field
+            default = default[key]
+            node = node.setdefault(key, default) if isinstance(node, dict) else node[key]
+        was, node[last] = default[last], value  # a node that is there: a typo must not become a new field
     except (KeyError, IndexError, TypeError):
         raise SpecError("/axis/path", f"{axis.path!r} is no node of the spec; for example 'views.sigma' or 'views'") from None
+    if last == "recipe":  # the base's values stand there already, and what is given wins over the recipe
+        whole = axis.path.removesuffix(".recipe")
+        raise SpecError(
+            "/axis/path", f'sweep over {whole!r} with whole recipes instead, as {{"kind": "augment", "recipe": "simclr"}}'
+        )
     if _is_number(was) and isinstance(value, str | bool):  # pydantic would read "0.5" and true as numbers; the axis would not
         raise SpecError(f"/axis/values/{index}", f"{axis.path} takes numbers, not {value!r}")
     return root

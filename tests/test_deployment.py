@@ -1,6 +1,7 @@
 """Images, compose file, examples and documents say what is true of the code; nothing here needs Docker."""
 
 import os
+import json
 import re
 import subprocess
 import tomllib
@@ -28,6 +29,18 @@ SETTINGS = {
 FACTS = {
     "digits": DatasetFacts(name="digits", train=1078, test=719, channels=1, image_size=16, classes=10),
     "cifar10": DatasetFacts(name="cifar10", train=50_000, test=10_000, channels=3, image_size=32, classes=10),
+    "stl10": DatasetFacts(name="stl10", train=105_000, test=8_000, labelled=5_000, channels=3, image_size=96, classes=10),
+    "div2k": DatasetFacts(name="div2k", layout="photos", train=540, test=360, channels=3, image_size=64, smallest_side=648),
+    "moving_mnist": DatasetFacts(
+        name="moving_mnist",
+        layout="scenes",
+        train=20_000,
+        test=5_000,
+        channels=3,
+        image_size=64,
+        frames=20,
+        factors={"digit": 10, "background": 10, "position": None},
+    ),
 }
 
 
@@ -242,7 +255,15 @@ def test_an_example_can_be_run(path: Path) -> None:
     asked = yaml.safe_load(path.read_text())
     specs = [spec for _, spec in expand(SweepSpec.model_validate(asked))] if "axis" in asked else [ExperimentSpec(**asked)]
     for spec in specs:
-        resolve(spec, FACTS[spec.dataset.name])
+        resolve(spec, lambda dataset, _: FACTS[dataset.name])
+
+
+def test_the_specs_of_the_documents_can_be_asked_for() -> None:
+    blocks = re.findall(r"```json\n(.*?)```", (ROOT / "docs/views.md").read_text(), re.DOTALL)
+    for document in map(json.loads, blocks):
+        spec = ExperimentSpec.model_validate(document if "views" in document else {"dataset": {"name": "digits"}, "views": document})
+        assert spec.model_fields_set >= {"dataset", "views"}
+    assert len(blocks) == 3
 
 
 @pytest.mark.parametrize("path", ["examples/curl.sh", "README.md"])
@@ -263,7 +284,7 @@ def test_the_documents_name_every_setting_and_its_default() -> None:
     assert told == {f"SWEETSPOT_{name.upper()}_SECONDS": value for name, value in vars(Timers()).items()}
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/architecture.md", "docs/science.md", "docs/deploy.md"])
+@pytest.mark.parametrize("path", ["README.md", "docs/architecture.md", "docs/science.md", "docs/views.md", "docs/deploy.md"])
 def test_the_documents_name_files_and_targets_that_exist(path: str) -> None:
     text = (ROOT / path).read_text()
     for link in re.findall(r"\]\(([^)#:]+)\)", text):

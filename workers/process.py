@@ -99,6 +99,8 @@ class RunnerProcess:
         code = self._process.returncode
         if code == EXIT_OUT_OF_MEMORY:
             return "out of memory"
+        if code == -signal.SIGBUS:  # a page of a memory-mapped file that the disk has no room for
+            return "ended by SIGBUS, as where the disk is full"
         return f"ended by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit status {code}"
 
     def _say(self, message: Any) -> None:

@@ -1,4 +1,4 @@
-"""Takes back the leases that have run out, so that no status outlives the worker that it tells of.
+"""Takes back the leases that have run out, so that no status outlives the worker that it tells of, and tidies up after uploads.
 
 Every worker does it, one at a time; `python -m workers.reconciler` does it where no worker may be left.
 """
@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.persistence import bell, leases
+from app.persistence import bell, datasets, leases
 from app.persistence.database import open_session
 from app.settings import configure_logs, settings
 
@@ -20,17 +20,18 @@ log = structlog.get_logger()
 
 
 def reconcile() -> None:
-    """One round, unless another reconciler is at it; then ring for what it queued again."""
+    """One round, unless another reconciler is at it: take leases back, ring for what that queued again, and tidy up."""
     try:
         with open_session() as session:
             if not session.scalar(select(func.pg_try_advisory_xact_lock(RECONCILER_LOCK))):
                 return
             requeued = leases.reconcile(session)
             session.commit()
-    except SQLAlchemyError as error:
+            bell.ring("default", requeued)
+            datasets.tidy(session)
+            session.commit()
+    except (SQLAlchemyError, OSError) as error:
         log.warning("could not reconcile", error=str(error).splitlines()[0])
-        return
-    bell.ring("default", requeued)
 
 
 def main() -> None:

@@ -28,7 +28,8 @@ from app.persistence.database import open_session
 from app.persistence.leases import Claim, LeaseLost
 from app.settings import settings
 from ml import experiment, preview
-from ml.datasets import DatasetInvalid, DatasetMissing
+from ml.datasets import DatasetInvalid, DatasetMissing, Library
+from ml.datasets.ingest import ingest
 from ml.events import Artifact, Checkpoint, Metric, Progress, Result, Stage
 from ml.spec import Dataset as DatasetSpec
 from ml.spec import ExperimentSpec, SpecError
@@ -117,6 +118,8 @@ def carry_out(claim: Claim, line: Line) -> None:
     try:
         if claim.kind == "preview":
             _make_preview(claim)
+        elif claim.kind == "dataset":
+            _decode(claim, line)
         else:
             _run_experiment(claim, line)
     except Stop:
@@ -140,11 +143,11 @@ def _run_experiment(claim: Claim, line: Line) -> None:
     resumed = checkpoints.newest(keep) if claim.attempt > 1 else None
     if resumed is not None:
         print(f"going on from step {resumed.step}", flush=True)  # noqa: T201 - it goes into the attempt's log
-    for event in experiment.run(spec, settings().datasets_dir, _device(), resumed):
+    for event in experiment.run(spec, _library(), _device(), resumed):
         line.say("alive")
         report.tell(event)
         if isinstance(event, Progress):
-            if line.stopping or time.monotonic() - last_checkpoint > CHECKPOINT_EVERY:
+            if event.snapshot and (line.stopping or time.monotonic() - last_checkpoint > CHECKPOINT_EVERY):
                 _keep(keep, event.snapshot())
                 last_checkpoint = time.monotonic()
             if line.stopping:
@@ -170,20 +173,28 @@ class Report:
         """Take in one event; write if it is time. Raises LeaseLost."""
         match event:
             case Stage(name):
-                self._stage_began = (time.monotonic(), None)
-                self._progress = {"stage": name, "step": 0, "total": None, "rate": None, "eta_s": None}
-                self._events.append(("stage", {"stage": name}))
-                self._write()
+                self.begin(name)
             case Progress(stage, step, total):
-                self._progress = self._pace(stage, step, total)
-                if time.monotonic() - self._reported > REPORT_EVERY:
-                    self._write()
+                self.step(stage, step, total)
             case Metric(name, step, value):
                 self._metrics.append((name, step, value))
             case Artifact(name, media_type, content):
                 self._store(name, media_type, content)
             case Result(results):
                 self._results = results
+
+    def begin(self, stage: str) -> None:
+        """A stage begins. Raises LeaseLost."""
+        self._stage_began = (time.monotonic(), None)
+        self._progress = {"stage": stage, "step": 0, "total": None, "rate": None, "eta_s": None}
+        self._events.append(("stage", {"stage": stage}))
+        self._write()
+
+    def step(self, stage: str, step: int, total: int) -> None:
+        """So much of the stage is done; written if it is time. Raises LeaseLost."""
+        self._progress = self._pace(stage, step, total)
+        if time.monotonic() - self._reported > REPORT_EVERY:
+            self._write()
 
     def succeed(self) -> None:
         """Everything is there: say so, once. Raises LeaseLost."""
@@ -221,8 +232,41 @@ class Report:
 
 def _make_preview(claim: Claim) -> None:
     recipe = ExperimentSpec.model_validate(claim.spec).views
-    png = preview.preview(DatasetSpec.model_validate(claim.spec["dataset"]), recipe, settings().datasets_dir)
+    png = preview.preview(DatasetSpec.model_validate(claim.spec["dataset"]), recipe, _library())
     _persist(lambda session: leases.succeed_preview(session, claim, png))
+
+
+def _decode(claim: Claim, line: Line) -> None:
+    """Decode an upload and show it, whole and in the transaction that says so."""
+    from app.persistence import bell  # noqa: PLC0415 - a runner that only trains needs no broker
+
+    report = Report(claim)
+    report.begin("decode")
+
+    def told(done: int, total: int) -> None:
+        line.say("alive")
+        report.step("decode", done, total)
+        if line.stopping:
+            raise Stop
+
+    made = files.decoding_folder(claim.id, claim.attempt)
+    woken = 0
+
+    def finish(session: Any) -> None:
+        nonlocal woken
+        if not leases.has_succeeded(session, claim):  # as after a commit of unknown outcome
+            woken = leases.succeed_dataset(session, claim, facts.model_dump(mode="json"))
+            files.put_in_place(made, claim.id)
+
+    try:
+        facts = ingest(files.blob(claim.spec["sha256"]), claim.spec["layout"], made, told)
+        _persist(finish)
+    except DatasetInvalid as error:  # the file's fault: this process is none the worse for it
+        reason = _describe(error)
+        _persist(lambda session: leases.fail(session, claim, reason))
+    finally:
+        files.remove_folder(made.parent)
+    bell.ring("default", woken)
 
 
 def _keep(folder: Path, checkpoint: Checkpoint) -> None:
@@ -258,6 +302,10 @@ def _describe(error: Exception) -> dict[str, Any]:
 def _is_out_of_memory(error: Exception) -> bool:
     """torch has a class of its own for GPUs alone; on a CPU its allocator raises RuntimeError."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _library() -> Library:
+    return Library(settings().datasets_dir, settings().uploads_dir, settings().prepared_dir)
 
 
 def _device() -> torch.device:

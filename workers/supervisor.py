@@ -24,8 +24,9 @@ from workers import reconciler
 from workers.process import RunnerProcess
 
 TICK = 0.1  # seconds between looks at the runners
-LOOK = 0.5  # seconds between looks at the database: for a cancel, and for previews
+LOOK = 0.5  # seconds between looks at the database: for a cancel, and for previews and uploads
 MOST_IDLE = 2  # runners that wait: the one that trains and the one that draws previews, when neither does
+WORK = {"experiment": "training", "preview": "drawing", "dataset": "decoding"}
 
 log = structlog.get_logger()
 
@@ -89,6 +90,8 @@ class Supervisor:
                     found.append(leases.claim_experiment(session, self.owner, "default", self.timers.lease))
                 if "preview" not in busy:
                     found.append(leases.claim_preview(session, self.owner, self.timers.lease))
+                if "dataset" not in busy:
+                    found.append(leases.claim_dataset(session, self.owner, self.timers.lease))
                 claimed = time.monotonic()
                 session.commit()
         except SQLAlchemyError as error:  # what was claimed in an unknown commit comes back when its lease ends
@@ -226,7 +229,10 @@ class Post:
         if self._ending is None:
             how = self.runner.how_it_ended()
             self.log.warning("the runner ended by itself", how=how)
-            self._ending = self._losing("oom" if "memory" in how else "lost", f"the training process ended early: {how}")
+            code = "oom" if "memory" in how else "lost"
+            self._ending = self._losing(code, f"the {WORK[self.claim.kind]} process ended early: {how}")
+        if self.claim.kind == "dataset":
+            files.remove_folder(files.decoding_folder(self.claim.id, self.claim.attempt).parent)
         try:
             _persist(self._ending, self.timers.self_fence)
         except LeaseLost:

@@ -8,41 +8,67 @@ from datetime import datetime
 from sqlalchemy import Select, exists, func, or_, select
 from sqlalchemy.orm import Session
 
-from app.errors import NotFound, StateConflict
+from app.errors import Invalid, NotFound, StateConflict
 from app.ids import new_id
 from app.persistence import events
-from app.persistence.models import TERMINAL, Artifact, Experiment, Metric, SweepMember
+from app.persistence.datasets import Named, why
+from app.persistence.models import IDLE, TERMINAL, Artifact, Experiment, Metric, SweepMember
 from app.version import CODE_VERSION
-from ml.spec import ExperimentSpec, identity
-
-IDLE = {"stage": None, "step": 0, "total": None, "rate": None, "eta_s": None}
+from ml.spec import ExperimentSpec, SpecError, identity
 
 
 def create(session: Session, spec: ExperimentSpec, retry_of: str | None = None) -> Experiment:
-    """Queue an experiment of a resolved spec."""
+    """Queue an experiment of a resolved spec, or of one as it was asked for that names an upload which is not decoded yet."""
     return create_all(session, [(spec, retry_of)])[0]
 
 
 def create_all(session: Session, wanted: Iterable[tuple[ExperimentSpec, str | None]]) -> Sequence[Experiment]:
-    """Queue experiments of resolved specs, each with the id of the one that it retries, to be taken in this order."""
-    made = [
-        Experiment(
-            id=new_id("exp"),
-            name=spec.name,
-            tags=list(spec.tags),
-            priority=spec.priority,
-            spec=spec.model_dump(mode="json"),
-            identity=identity_hash(spec),
-            progress=IDLE,
-            retry_of=retry_of,
-            last_event=0,
+    """The same for several, each with the id of the one that it retries, to be taken in this order. Raises Invalid, SpecError."""
+    named = Named(session)
+    made = []
+    for asked, retry_of in wanted:
+        spec, waits_for = named.settled(asked)
+        made.append(
+            Experiment(
+                id=new_id("exp"),
+                name=spec.name,
+                tags=list(spec.tags),
+                priority=spec.priority,
+                spec=spec.model_dump(mode="json", exclude_unset=waits_for is not None),  # what was left open decides defaults
+                identity=identity_hash(spec),
+                progress=IDLE,
+                retry_of=retry_of,
+                waits_for=waits_for,
+                last_event=0,
+            )
         )
-        for spec, retry_of in wanted
-    ]
     session.add_all(made)
     session.flush()
-    events.append(session, "queued", [(row, {"retry_of": row.retry_of} if row.retry_of else {}) for row in made])
+    told = ({"retry_of": row.retry_of, "waits_for": row.waits_for} for row in made)
+    events.append(session, "queued", zip(made, [{key: id for key, id in ids.items() if id} for ids in told], strict=True))
     return made
+
+
+def settle(session: Session, dataset_id: str) -> int:
+    """Resolve what waits for an upload that is decoded now, or fail what does not fit it; say how much can be claimed."""
+    waiting = select(Experiment).where(Experiment.waits_for == dataset_id, Experiment.state == "queued").order_by(Experiment.id)
+    rows = session.scalars(waiting.with_for_update()).all()
+    named = Named(session)
+    now = session.scalar(select(func.clock_timestamp()))
+    failed, resolved = [], []
+    for row in rows:
+        try:
+            spec, row.waits_for = named.settled(ExperimentSpec.model_validate(row.spec))
+        except (Invalid, SpecError) as error:
+            row.state, row.finished_at, row.error = "failed", now, why(error)
+            failed.append((row, row.error))
+            continue
+        if row.waits_for is None:
+            row.spec, row.identity = spec.model_dump(mode="json"), identity_hash(spec)
+            resolved.append((row, {"dataset": dataset_id}))
+    events.append(session, "failed", failed)
+    events.append(session, "resolved", resolved)
+    return len(resolved)
 
 
 def identity_hash(spec: ExperimentSpec) -> str:

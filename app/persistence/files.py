@@ -1,10 +1,15 @@
-"""Where an experiment's files lie: a folder an attempt, so that a late writer cannot touch another attempt's."""
+"""Where files lie: those of an experiment in a folder an attempt, so that a late writer cannot touch another attempt's; an upload
+as it came, under its hash, and decoded, under its id."""
 
+import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from app.settings import settings
 
+FACTS = "facts.json"  # in the folder of a decoded upload
 LONGEST_LOG = 1_000_000  # bytes that `logs` answers, from the end
 
 
@@ -41,3 +46,62 @@ def remove(experiment_id: str) -> None:
 def remove_folder(folder: Path) -> None:
     """Remove a folder, if it is there, with all that is in it."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def incoming() -> Path:
+    """The folder of uploads that are still being received."""
+    return settings().uploads_dir / "incoming"
+
+
+def blob(sha256: str) -> Path:
+    """An upload as it came."""
+    return settings().uploads_dir / "blobs" / sha256
+
+
+def dataset_folder(dataset_id: str) -> Path:
+    """An upload, decoded."""
+    return settings().uploads_dir / dataset_id
+
+
+def decoding_folder(dataset_id: str, attempt: int) -> Path:
+    """Where an attempt at decoding it writes, in a folder of its own."""
+    return settings().uploads_dir / f".{dataset_id}.a{attempt}" / dataset_id
+
+
+def keep(received: Path, sha256: str) -> None:
+    """Store an upload that has been received whole by its content. Raises OSError."""
+    path = blob(sha256)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    received.replace(path)
+
+
+def put_in_place(made: Path, dataset_id: str) -> None:
+    """Let a folder that was made whole be the decoded upload, unless it is so already. Raises OSError."""
+    folder = dataset_folder(dataset_id)
+    if made.is_dir():
+        remove_folder(folder)
+        made.replace(folder)
+
+
+def remove_dataset(dataset_id: str) -> None:
+    """Free a decoded upload, and what this machine made once out of it."""
+    remove_folder(dataset_folder(dataset_id))
+    for folder in prepared_uploads(dataset_id):
+        remove_folder(folder)
+
+
+def prepared_uploads(dataset_id: str = "ds_*") -> list[Path]:
+    """What this machine made once out of uploads: folders that each begin with an id and a dash."""
+    return [*settings().prepared_dir.glob(f"{dataset_id}-*")]
+
+
+def share(dataset_id: str, with_id: str, facts: dict[str, Any]) -> None:
+    """Let another upload have the same decoded files, with facts of its own. Raises OSError where the disk has no hard links."""
+    made = decoding_folder(with_id, 0)
+    try:
+        shutil.copytree(dataset_folder(dataset_id), made, ignore=shutil.ignore_patterns(FACTS), copy_function=os.link)
+        os.utime(made)
+        (made / FACTS).write_text(json.dumps(facts))
+        put_in_place(made, with_id)
+    finally:
+        remove_folder(made.parent)

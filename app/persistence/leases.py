@@ -1,4 +1,4 @@
-"""How workers hold experiments and previews: claims, leases and fenced writes.
+"""How workers hold experiments, previews and uploads: claims, leases and fenced writes.
 
 The database is the truth and its clock the only one that leases know. Every write of a worker names (id, attempt, owner) and must
 meet exactly one row: none means that the lease is lost, and whoever held it has nothing more to say.
@@ -13,8 +13,8 @@ from sqlalchemy import ColumnElement, and_, delete, func, insert, null, select, 
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from app.persistence.experiments import IDLE
-from app.persistence.models import LEASED, Artifact, Event, Experiment, IdempotencyKey, Metric, Preview
+from app.persistence import experiments, previews
+from app.persistence.models import IDLE, LEASED, Artifact, Dataset, Event, Experiment, IdempotencyKey, Metric, Preview
 from app.version import CODE_VERSION
 
 MAX_FAILURES = 3
@@ -28,7 +28,7 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to work on one row, until its lease ends. `kind` is `experiment` or `preview`."""
+    """The right to work on one row, until its lease ends. `kind` is `experiment`, `preview` or `dataset`."""
 
     kind: str
     id: str
@@ -44,7 +44,7 @@ def claim_experiment(session: Session, owner: str, queue: str, lease: float) -> 
     """Take the best queued experiment: the highest priority, then the oldest. The lease is in seconds."""
     best = (
         select(Experiment.id)
-        .where(Experiment.state == "queued", Experiment.queue == queue)
+        .where(Experiment.state == "queued", Experiment.queue == queue, Experiment.waits_for.is_(None))
         .order_by(Experiment.priority.desc(), Experiment.created_at)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -95,7 +95,7 @@ def report(
     metrics: Iterable[tuple[str, int, float]] = (),
     happened: Sequence[tuple[str, dict[str, Any]]] = (),
 ) -> None:
-    """Tell how far an attempt is, with the metrics (name, step, value) and events since. Raises LeaseLost."""
+    """Tell how far an attempt is, with an experiment's metrics (name, step, value) and events since. Raises LeaseLost."""
     for event in happened or (None,):
         _write(session, claim, {"progress": progress}, event, LEASED)
     rows = [
@@ -120,13 +120,16 @@ def succeed(session: Session, claim: Claim, results: dict[str, Any], artifacts: 
 
 def has_succeeded(session: Session, claim: Claim) -> bool:
     """Whether this very attempt's success is in the database: the answer to a commit of unknown outcome."""
-    row = session.execute(select(Experiment.state, Experiment.attempt).where(Experiment.id == claim.id)).first()
+    model = _model(claim)
+    row = session.execute(select(model.state, model.attempt).where(model.id == claim.id)).first()
     return row is not None and (row.state, row.attempt) == ("succeeded", claim.attempt)
 
 
 def fail(session: Session, claim: Claim, error: dict[str, Any]) -> None:
-    """Finish for good with `error` {code, message}. Raises LeaseLost."""
+    """Finish for good with `error` {code, message}, and so what waited for it. Raises LeaseLost."""
     _write(session, claim, {"state": "failed", "error": error, **_finished()}, ("failed", error), ("running",))
+    if claim.kind == "dataset":
+        _settle(session, claim)
 
 
 def lose(session: Session, claim: Claim, error: dict[str, Any]) -> None:
@@ -156,32 +159,27 @@ def confirm_cancelled(session: Session, claim: Claim) -> None:
 
 def claim_preview(session: Session, owner: str, lease: float) -> Claim | None:
     """Take the oldest queued preview."""
-    oldest = (
-        select(Preview.id)
-        .where(Preview.state == "queued")
-        .order_by(Preview.created_at)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .scalar_subquery()
-    )
-    row = session.execute(
-        update(Preview)
-        .where(Preview.id == oldest)
-        .values(
-            state="running",
-            attempt=Preview.attempt + 1,
-            lease_owner=owner,
-            lease_expires_at=_from_now(lease),
-            started_at=func.clock_timestamp(),
-        )
-        .returning(Preview.id, Preview.attempt, Preview.spec)
-    ).first()
-    return None if row is None else Claim("preview", row.id, row.attempt, owner, row.spec)
+    return _claim_oldest(session, Preview, "preview", owner, lease, Preview.waits_for.is_(None))
 
 
 def succeed_preview(session: Session, claim: Claim, png: bytes) -> None:
     """Store the picture. Raises LeaseLost."""
     _write(session, claim, {"state": "succeeded", "png": png, "error": null(), **_finished()}, None, ("running",))
+
+
+# Uploads --------------------------------------------------------------------------------------------------------------
+
+
+def claim_dataset(session: Session, owner: str, lease: float) -> Claim | None:
+    """Take the oldest upload that is to be decoded."""
+    return _claim_oldest(session, Dataset, "dataset", owner, lease)
+
+
+def succeed_dataset(session: Session, claim: Claim, facts: dict[str, Any]) -> int:
+    """It is decoded: let what waited for it be claimed, and say how much that is. Raises LeaseLost."""
+    values = {"state": "succeeded", "facts": facts, "progress": IDLE, "error": null(), **_finished()}
+    _write(session, claim, values, None, ("running",))
+    return _settle(session, claim)
 
 
 # Reconciling ----------------------------------------------------------------------------------------------------------
@@ -194,7 +192,7 @@ def reconcile(session: Session) -> int:
     """
     requeued = 0
     error = {"code": "lost", "message": "the worker was not heard of for the length of its lease"}
-    for model, kind in ((Experiment, "experiment"), (Preview, "preview")):
+    for model, kind in ((Experiment, "experiment"), (Preview, "preview"), (Dataset, "dataset")):
         expired = select(model).where(model.lease_owner.is_not(None), model.lease_expires_at < func.clock_timestamp())
         for row in session.scalars(expired.with_for_update(skip_locked=True)).all():
             claim = Claim(kind, row.id, row.attempt, str(row.lease_owner), row.spec)
@@ -211,15 +209,46 @@ def reconcile(session: Session) -> int:
     return requeued
 
 
+def _claim_oldest(
+    session: Session, model: type[Preview] | type[Dataset], kind: str, owner: str, lease: float, *conditions: ColumnElement[bool]
+) -> Claim | None:
+    oldest = (
+        select(model.id)
+        .where(model.state == "queued", *conditions)
+        .order_by(model.created_at)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    row = session.scalar(
+        update(model)
+        .where(model.id == oldest)
+        .values(
+            state="running",
+            attempt=model.attempt + 1,
+            lease_owner=owner,
+            lease_expires_at=_from_now(lease),
+            started_at=func.clock_timestamp(),
+        )
+        .returning(model)
+        .execution_options(populate_existing=True)
+    )
+    return None if row is None else Claim(kind, row.id, row.attempt, owner, row.spec)
+
+
+def _settle(session: Session, claim: Claim) -> int:
+    return experiments.settle(session, claim.id) + previews.settle(session, claim.id)
+
+
 def _write(
     session: Session, claim: Claim, values: dict[str, Any], event: tuple[str, dict[str, Any]] | None, states: Sequence[str]
 ) -> None:
     model = _model(claim)
-    if model is Preview:
+    if model is not Experiment:
         event = None
     if event is not None:
         values = {**values, "last_event": Experiment.last_event + 1}
-    key = Experiment.last_event if model is Experiment else Preview.attempt
+    key = Experiment.last_event if model is Experiment else model.attempt
     written = session.execute(update(model).where(_fence(claim), model.state.in_(states)).values(values).returning(key)).first()
     if written is None:
         raise LeaseLost(claim)
@@ -236,8 +265,10 @@ def _fence(claim: Claim) -> ColumnElement[bool]:
     return and_(model.id == claim.id, model.attempt == claim.attempt, model.lease_owner == claim.owner)
 
 
-def _model(claim: Claim) -> type[Experiment] | type[Preview]:
-    return Experiment if claim.kind == "experiment" else Preview
+def _model(claim: Claim) -> type[Experiment] | type[Preview] | type[Dataset]:
+    models: dict[str, type[Experiment] | type[Preview] | type[Dataset]]
+    models = {"experiment": Experiment, "preview": Preview, "dataset": Dataset}
+    return models[claim.kind]
 
 
 def _from_now(seconds: float) -> ColumnElement[Any]:
@@ -249,7 +280,7 @@ def _unleased() -> dict[str, Any]:
 
 
 def _requeued(claim: Claim) -> dict[str, Any]:
-    idle = {"progress": IDLE} if claim.kind == "experiment" else {}
+    idle = {} if claim.kind == "preview" else {"progress": IDLE}
     return {"state": "queued", "started_at": null(), **idle, **_unleased()}
 
 

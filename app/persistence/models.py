@@ -23,6 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 ACTIVE = ("queued", "running", "cancelling")
 TERMINAL = ("succeeded", "failed", "cancelled")
 LEASED = ("running", "cancelling")
+IDLE = {"stage": None, "step": 0, "total": None, "rate": None, "eta_s": None}
 
 
 class Base(DeclarativeBase):
@@ -83,11 +84,20 @@ class Experiment(Leased, Base):
     progress: Mapped[dict[str, Any]]
     results: Mapped[dict[str, Any] | None]
     retry_of: Mapped[str | None]
+    waits_for: Mapped[str | None]
+    """The upload that must be decoded before the spec, which is still as it was asked for, can be resolved."""
     last_event: Mapped[int] = mapped_column(Integer, server_default="0")
 
     __table_args__ = (
         *_leased_checks(ACTIVE + TERMINAL),
-        Index("ix_experiments_claim", "queue", text("priority DESC"), "created_at", postgresql_where=text("state = 'queued'")),
+        Index(
+            "ix_experiments_claim",
+            "queue",
+            text("priority DESC"),
+            "created_at",
+            postgresql_where=text("state = 'queued' AND waits_for IS NULL"),
+        ),
+        Index("ix_experiments_waits_for", "waits_for", postgresql_where=text("state = 'queued'")),
         Index("ix_experiments_lease", "lease_expires_at", postgresql_where=text("lease_owner IS NOT NULL")),
         Index("ix_experiments_state_id", "state", "id"),
         Index("ix_experiments_created_at", "created_at"),
@@ -168,13 +178,48 @@ class Preview(Leased, Base):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     spec: Mapped[dict[str, Any]]
+    waits_for: Mapped[str | None]
+    """As an experiment's."""
     png: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
 
     __table_args__ = (
         *_leased_checks(ACTIVE + TERMINAL),
-        Index("ix_previews_claim", "created_at", postgresql_where=text("state = 'queued'")),
+        Index("ix_previews_claim", "created_at", postgresql_where=text("state = 'queued' AND waits_for IS NULL")),
+        Index("ix_previews_waits_for", "waits_for", postgresql_where=text("state = 'queued'")),
         Index("ix_previews_lease", "lease_expires_at", postgresql_where=text("lease_owner IS NOT NULL")),
     )
+
+
+class Dataset(Leased, Base):
+    """An upload. A worker decodes it: its `error` says why it was rejected, `facts` are what is known of it once it is ready."""
+
+    __tablename__ = "datasets"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    layout: Mapped[str | None]
+    sha256: Mapped[str]
+    size: Mapped[int] = mapped_column(BigInteger)
+    facts: Mapped[dict[str, Any] | None]
+    same_as: Mapped[str | None]
+    progress: Mapped[dict[str, Any]]
+
+    __table_args__ = (
+        *_leased_checks(ACTIVE + TERMINAL),
+        Index("ix_datasets_claim", "created_at", postgresql_where=text("state = 'queued'")),
+        Index("ix_datasets_lease", "lease_expires_at", postgresql_where=text("lease_owner IS NOT NULL")),
+        Index("ix_datasets_sha256", "sha256"),
+    )
+
+    @property
+    def status(self) -> str:
+        """Its state in the words that clients know."""
+        return {"succeeded": "ready", "failed": "rejected"}.get(self.state, "processing")
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What a worker must know to decode it."""
+        return {"name": self.name, "layout": self.layout, "sha256": self.sha256}
 
 
 class IdempotencyKey(Base):

@@ -59,8 +59,8 @@ def _datasets() -> Iterator[dict[str, Any]]:
     present = datasets.present()
     schema = spec.Dataset.model_json_schema()
     for name in sorted({*datasets.NAMED, *present}):
-        facts = datasets.facts(name).model_dump(exclude={"name"}) if name in present else None
-        description = datasets.NAMED.get(name, "an npz file of the datasets folder")
+        facts = datasets.facts(spec.Dataset(name=name)).model_dump(exclude={"name"}) if name in present else None
+        description = datasets.description(name)
         yield {"name": name, "description": description, "present": name in present, "facts": facts, "schema": schema}
 
 
@@ -78,5 +78,5 @@ def _estimators() -> Iterator[dict[str, Any]]:
 def _presets() -> Iterator[dict[str, Any]]:
     schema = schemas.PresetRun.model_json_schema()
     for name, preset in PRESETS.items():
-        sweep = preset.sweep.model_dump(mode="json")
+        sweep = preset.sweep.model_dump(mode="json", exclude_unset=True)
         yield {"name": name, "description": preset.description, "sweep": sweep, "schema": schema}

@@ -23,7 +23,8 @@ def run_preset(
 ) -> Any:
     """Queue a preset as a sweep."""
     run = run or schemas.PresetRun()
-    sweep = presets.get(name).sweep
+    preset = presets.get(name)
+    sweep = preset.sweep if run.dataset is None else preset.on(run.dataset)
     base = sweep.base if run.seed is None else sweep.base.model_copy(update={"seed": run.seed})
     chosen = sweep.model_copy(update={"base": base, "name": run.name or sweep.name})
     resolved, trainings = planning.plan_sweep(session, chosen)

@@ -5,12 +5,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Response
 from fastapi.responses import JSONResponse
 
-from app import answers, datasets, schemas
+from app import answers, planning, schemas
 from app.dependencies import OnceDep, RingDep, SessionDep, WaitDep
 from app.errors import Invalid
 from app.persistence import previews
 from app.persistence.database import open_session
 from app.persistence.models import TERMINAL
+from ml.spec import ExperimentSpec
 
 router = APIRouter(prefix="/v1/previews", tags=["previews"])
 PATIENCE = 10  # seconds that a POST waits for the picture
@@ -21,10 +22,8 @@ PENDING = {"model": schemas.Preview, "description": "Not there yet; ask again at
 @router.post("", response_class=Response, responses={200: PNG, 202: PENDING})
 def make_preview(request: schemas.PreviewRequest, session: SessionDep, ring: RingDep, once: OnceDep, wait: WaitDep) -> Any:
     """A PNG of v1 | v2 pairs, as the encoder would receive them; 202 with `Location` where it takes longer than 10 s."""
-    facts = datasets.facts(request.dataset.name)
-    size = request.dataset.image_size or facts.image_size
-    dataset = request.dataset.model_copy(update={"image_size": size})
-    row = previews.create(session, {"dataset": dataset.model_dump(mode="json"), "views": request.views.model_dump(mode="json")})
+    spec = planning.plan(session, ExperimentSpec(dataset=request.dataset, views=request.views))
+    row = previews.create(session, spec)
     answer = answers.preview(row)
     once.remember(answer, 202, answer.links["self"])
     session.commit()  # the worker must find the row that the bell is about

@@ -213,4 +213,8 @@ def _task_results(member: Member) -> dict[str, curve.TaskResult]:
     """In the order of the spec: the first task is the one that regimes go by, and the database keeps no order of keys."""
     found = member.experiment.results["tasks"] if member.experiment.results else {}
     names = [task["name"] for task in member.experiment.spec["tasks"]]
-    return {name: curve.TaskResult(found[name]["value"], tuple(found[name]["ci"])) for name in names if name in found}
+    return {
+        name: curve.TaskResult(found[name]["value"], tuple(found[name]["ci"]), found[name]["metric"])
+        for name in names
+        if name in found
+    }

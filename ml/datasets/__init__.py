@@ -1,122 +1,248 @@
-"""Whole datasets as uint8 tensors on the device. One file a layout; nothing pickled is ever read."""
+"""Whole datasets as tensors on the device, or memory-mapped where they do not fit. One file a layout; nothing pickled is read."""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from ml import spec
-from ml.datasets import cifar10, digits, mnist, npz
-from ml.datasets.raw import DatasetInvalid, DatasetMissing, Raw
+from ml.datasets import cifar, digits, folders, mnist, moving_mnist, npz, photographs, squares, stored
+from ml.datasets.clips import Clips, ClipSplit
+from ml.datasets.facts import class_indices, class_names, default_size, facts_of
+from ml.datasets.photographs import Photographs, PhotographSplit
+from ml.datasets.raw import (
+    Allocate,
+    Array,
+    DatasetInvalid,
+    DatasetMissing,
+    Library,
+    Opening,
+    Part,
+    Published,
+    Raw,
+    Source,
+    finished,
+    in_memory,
+    missing,
+)
+from ml.datasets.split import ImageSplit, PairSplit, Pixels, Split
+from ml.datasets.stl10 import STL10
+from ml.datasets.uploads import Upload
 
-__all__ = ["Data", "DatasetInvalid", "DatasetMissing", "load"]
+__all__ = ["Clips", "Data", "DatasetInvalid", "DatasetMissing", "Library", "Photographs", "Split", "load", "prepare"]
 
-_READERS: dict[str, Callable[[Path], Raw]] = {"digits": digits.read, "mnist": mnist.read, "cifar10": cifar10.read}
+_PUBLISHED: dict[str, tuple[str, Callable[[Path], Source]]] = {
+    "mnist": ("mnist/MNIST/raw", partial(Published, mnist.read)),
+    "fashion_mnist": ("fashion_mnist/FashionMNIST/raw", partial(Published, mnist.read)),
+    "cifar10": ("cifar10/cifar-10-batches-bin", partial(Published, cifar.read_cifar10)),
+    "cifar100": ("cifar100/cifar-100-binary", partial(Published, cifar.read_cifar100)),
+    "stl10": ("stl10/stl10_binary", STL10),
+}
+MEMORY_SHARE = 1 / 8  # of main memory that a dataset may fill; a larger one stays memory-mapped
+RESIZED_ONCE = 2**28  # bytes from which on resized images are kept in a file
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A dataset on its device: square images in [0, 255], labels from 0 to classes - 1 or none."""
+    """A dataset on its device: what is known of it, and its two splits."""
 
     facts: spec.DatasetFacts
-    train_images: UInt8[Tensor, "N C H H"]
-    train_labels: Int64[Tensor, " N"] | None
-    test_images: UInt8[Tensor, "M C H H"]
-    test_labels: Int64[Tensor, " M"] | None
-    mean: Float[Tensor, " C"]
-    """Of each channel over the training images, in pixels scaled to [0, 1]."""
-    std: Float[Tensor, " C"]
+    train: Split
+    test: Split
     digest: str
-    """SHA-256 of the arrays as they were read, before any resizing."""
+    """SHA-256 of the data as they were read, before any resizing."""
+    device: torch.device
+    """Where the items are handed out."""
+    class_names: tuple[str, ...] | None = None
+    """Of the target `label`, where the dataset names its classes."""
 
 
-def load(name: str, image_size: int | None, root: Path, device: torch.device) -> Data:
-    """Read a dataset by its name from `root`, at its own image size or another (bilinear, then the central square).
+K = TypeVar("K")
+V = TypeVar("V")
+_Key = tuple[spec.Dataset, Library, bool]
+_read_ahead: dict[_Key, Raw] = {}  # by `prepare`, for `load`
+_loaded: dict[tuple[_Key, torch.device], Data] = {}
 
-    Keeps the last few, so that a process that trains again does not read again, unless the file holds other data by then.
+
+def prepare(dataset: spec.Dataset, library: Library, as_photographs: bool = False) -> Iterator[tuple[int, int]]:
+    """Make what is made once of a dataset: images decoded, and large arrays resized, into files that can be memory-mapped.
+
+    Says meanwhile how many of how many images are done, and nothing where all is there. `load` does the same in silence.
     Raises DatasetMissing or DatasetInvalid.
     """
-    return _load(name, image_size, root, device, None if name in _READERS else npz.version(root, name))
+    key = _key(dataset, library, as_photographs)
+    if all(key != loaded for loaded, _ in _loaded):
+        for part in _components(key):
+            if part not in _read_ahead:
+                _keep(_read_ahead, part, (yield from _open(*part)))
 
 
-def to_pixels(images: UInt8[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-    """Pixels scaled to [0, 1], the unit in which views are made."""
-    return images.to(torch.float32).div_(255)
+def load(dataset: spec.Dataset, library: Library, device: torch.device, as_photographs: bool = False) -> Data:
+    """Read a dataset at its own image size or another (bilinear, then the central square), or as photographs to cut patches from.
+
+    Keeps the last few, so that a process that trains again does not read again, unless the files hold other data by then.
+    Raises DatasetMissing or DatasetInvalid.
+    """
+    key = _key(dataset, library, as_photographs)
+    data = _loaded.pop((key, device), None) or _load(key, device)
+    _keep(_loaded, (key, device), data)
+    return data
 
 
-@lru_cache(maxsize=4)
-def _load(name: str, image_size: int | None, root: Path, device: torch.device, version: str | None) -> Data:
-    raw = _READERS[name](root) if name in _READERS else npz.read(root, name)
-    size = image_size or raw.default_size or min(raw.train_images.shape[-2:])
-    train, test = (_resized(torch.from_numpy(images), size).to(device) for images in (raw.train_images, raw.test_images))
-    labels, classes = _class_indices(raw)
-    mean, std = _statistics(train)
-    return Data(
-        facts=spec.DatasetFacts(
-            name=name,
-            train=len(train),
-            test=len(test),
-            channels=train.shape[1],
-            image_size=size,
-            classes=classes,
-            version=version,
-        ),
-        train_images=train,
-        train_labels=None if labels is None else labels[0].to(device),
-        test_images=test,
-        test_labels=None if labels is None else labels[1].to(device),
-        mean=mean,
-        std=std,
-        digest=_digest(raw),
+def _key(dataset: spec.Dataset, library: Library, as_photographs: bool) -> _Key:
+    return _identified(dataset, library), library, as_photographs
+
+
+def _identified(dataset: spec.Dataset, library: Library) -> spec.Dataset:
+    """With the version that is there now, and with what scenes are made of."""
+    if dataset.name != moving_mnist.NAME:
+        return dataset.model_copy(update={"version": _source(dataset.name, library).version})
+    dataset = moving_mnist.choose(dataset, lambda name: _find(name, library) is not None)
+    behind = moving_mnist.components(dataset)[1:]
+    version = next((_identified(component, library).version for component in behind), None)
+    return dataset.model_copy(update={"version": version})
+
+
+def _components(key: _Key) -> list[_Key]:
+    dataset, library, _ = key
+    if dataset.name != moving_mnist.NAME:
+        return [key]
+    return [_key(component, library, as_photographs=False) for component in moving_mnist.components(dataset)]
+
+
+def _source(name: str, library: Library) -> Source:
+    found = _find(name, library)
+    if found is not None:
+        return found
+    root = library.root
+    if name.startswith("ds_"):
+        raise missing(name, library.uploads / name, "it is no upload, or was deleted")
+    if name == "imagenet":
+        raise missing(name, root / name, "put the folders train and val of ILSVRC 2012 there, with a folder for each class")
+    where = _PUBLISHED[name][0] if name in _PUBLISHED else folders.PUBLISHED.get(name)
+    if where is not None:
+        raise missing(name, root / where, f"download it with: python -m ml.datasets.download {name} --root {root}")
+    raise missing(name, root / f"{name}.npz", f"put it there, as an npz with {npz.LAYOUTS}; or as a folder of JPEG or PNG files")
+
+
+def _find(name: str, library: Library) -> Source | None:
+    """Of a published dataset the originals, else an npz of its name in its folder; of any other an npz or a folder of images."""
+    if name.startswith("ds_"):
+        return Upload(library.uploads / name) if (library.uploads / name).is_dir() else None
+    if name == "digits":
+        return Published(digits.read, library.root)
+    if name in _PUBLISHED:
+        where, source = _PUBLISHED[name]
+        archive = library.root / name / f"{name}.npz"
+        return (
+            source(library.root / where)
+            if (library.root / where).is_dir()
+            else npz.Npz(name, archive)
+            if archive.is_file()
+            else None
+        )
+    if (path := npz.find(library.root, name)) is not None:
+        return npz.Npz(name, path)
+    folder = folders.find(library.root, name)
+    return None if folder is None else folders.Folder(name, folder)
+
+
+def _open(dataset: spec.Dataset, library: Library, as_photographs: bool) -> Opening:
+    """Read it, and resize images to the size at which they are seen."""
+    raw = yield from _source(dataset.name, library).open(library, dataset.image_size, as_photographs)
+    raw = replace(raw, digest=raw.digest or _digest(raw), default_size=default_size(raw))
+    if raw.layout not in ("images", "clips"):  # photographs are squares by now or to be left whole, as pairs are
+        return raw
+    *_, height, width = raw.train.arrays[0].shape
+    size = dataset.image_size or default_size(raw)
+    if height == width == size:
+        return raw
+    shapes = [(*part.arrays[0].shape[:-2], size, size) for part in raw.parts]
+    bytes_there = sum(part.arrays[0].nbytes for part in raw.parts)
+    if bytes_there * max(1, size**2 / (height * width)) < RESIZED_ONCE:
+        return finished(_resize(raw, shapes, in_memory))
+    folder = library.prepared / f"{dataset.name}-{dataset.version or str(raw.digest)[:16]}-{size}"
+    return (yield from stored.once(folder, lambda draft: _resize(raw, shapes, draft.allocate)))
+
+
+def _resize(raw: Raw, shapes: list[tuple[int, ...]], allocate: Allocate) -> Opening:
+    parts, before = [], 0
+    for name, part, shape in zip(("train", "test"), raw.parts, shapes, strict=True):
+        array = allocate(f"{name}_0", shape, part.arrays[0].dtype)
+        for done in squares.resize(part.arrays[0], array):
+            yield before + done, len(raw.train) + len(raw.test)
+        before += len(part)
+        parts.append(Part((array,), part.labels))
+    return replace(raw, train=parts[0], test=parts[1])
+
+
+def _load(key: _Key, device: torch.device) -> Data:
+    raws = [_read_ahead.pop(part) if part in _read_ahead else finished(_open(*part)) for part in _components(key)]
+    dataset, _, as_photographs = key
+    if dataset.name == moving_mnist.NAME:
+        facts, scenes = moving_mnist.scenes(dataset, raws, device)
+        digest = hashlib.sha256("".join(str(raw.digest) for raw in raws).encode()).hexdigest()
+        return Data(facts, scenes[0], scenes[1], digest, device)
+    (raw,) = raws
+    labels = class_indices(raw)
+    targets = ({}, {}) if labels is None else tuple({"label": torch.from_numpy(of_part).to(device)} for of_part in labels)
+    train, test = (_split(raw, part, of_part, device, as_photographs) for part, of_part in zip(raw.parts, targets, strict=True))
+    facts = facts_of(dataset.name, dataset.version, raw)
+    return Data(facts, train, test, str(raw.digest), device, class_names(raw))
+
+
+def _split(raw: Raw, part: Part, targets: Mapping[str, Tensor], device: torch.device, as_photographs: bool) -> Split:
+    whole = raw.layout == "photos" and len(part.arrays) == 2
+    arrays = [part.arrays[0]] if whole else part.arrays
+    first, *rest = (
+        Pixels(_placed(_stored(array), device), value_range, device)
+        for array, value_range in zip(arrays, raw.ranges, strict=False)
     )
+    if whole:
+        return PhotographSplit(first, torch.from_numpy(np.array(part.arrays[1])).to(device))
+    if raw.layout == "paired":
+        return PairSplit(first, rest[0], targets)
+    if raw.layout == "clips":
+        return ClipSplit(first, targets)
+    return photographs.of_images(first.stored, first.range, device) if as_photographs else ImageSplit(first, targets)
 
 
-def _resized(images: UInt8[Tensor, "N C H W"], size: int) -> UInt8[Tensor, "N C size size"]:
-    H, W = images.shape[-2:]
-    if size == H == W:
-        return images.contiguous()
-    height, width = round(H * size / min(H, W)), round(W * size / min(H, W))
-    top, left = (height - size) // 2, (width - size) // 2
-    chunks = [
-        F.interpolate(chunk.float(), (height, width), mode="bilinear", antialias=True)[:, :, top : top + size, left : left + size]
-        .round_()
-        .to(torch.uint8)
-        for chunk in images.split(1024)
-    ]
-    return torch.cat(chunks)
+def _stored(array: Array) -> Tensor:
+    """The array as a tensor over the same memory, be that a file's."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a read-only mapping: nobody writes into it
+        return torch.from_numpy(array)
 
 
-def _statistics(images: UInt8[Tensor, "N C H W"]) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
-    """Mean and standard deviation of each channel; exact, because they come from counts of the 256 values."""
-    values = torch.arange(256, dtype=torch.float64) / 255
-    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)]).cpu().double()
-    shares = counts / counts.sum(dim=1, keepdim=True)
-    mean = shares @ values
-    variance = shares @ values**2 - mean**2
-    std = variance.clamp(min=0).sqrt()
-    std[std < 1e-6] = 1  # a channel without contrast stays as it is
-    return mean.float().to(images.device), std.float().to(images.device)
-
-
-def _class_indices(raw: Raw) -> tuple[tuple[Int64[Tensor, " N"], Int64[Tensor, " M"]] | None, int | None]:
-    if raw.train_labels is None or raw.test_labels is None:
-        return None, None
-    kinds, indices = np.unique(np.concatenate((raw.train_labels, raw.test_labels)), return_inverse=True)
-    labels = torch.from_numpy(indices.astype(np.int64))
-    return (labels[: len(raw.train_labels)], labels[len(raw.train_labels) :]), len(kinds)
+def _placed(stored: Tensor, device: torch.device) -> Tensor:
+    """On the device if it fits there, else where it is."""
+    size = stored.numel() * stored.element_size()
+    if device.type == "cuda":
+        fits = size < torch.cuda.mem_get_info(device)[0] / 2
+    else:
+        fits = size < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * MEMORY_SHARE
+    return stored.to(device, copy=True).contiguous() if fits else stored
 
 
 def _digest(raw: Raw) -> str:
     digest = hashlib.sha256()
-    for array in (raw.train_images, raw.train_labels, raw.test_images, raw.test_labels):
-        if array is not None:
+    for part in raw.parts:
+        for array in (*part.arrays, *(() if part.labels is None else (part.labels,))):
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def _keep(kept: dict[K, V], key: K, value: V) -> None:
+    """With the last few before it."""
+    kept[key] = value
+    while len(kept) > 4:
+        del kept[next(iter(kept))]

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
-from ml.datasets.raw import Raw, split
+from ml.datasets.raw import Part, Raw, held_out
 
 
-def read(root: Path) -> Raw:
-    """The digits, their 17 grey levels stretched over [0, 255]; seen at 16x16 unless asked otherwise. `root` is not used."""
+def read(folder: Path) -> Raw:
+    """The digits, their 17 grey levels stretched over [0, 255]; seen at 16x16 unless asked otherwise. `folder` is not used."""
     images, labels = load_digits(return_X_y=True)
     pixels = np.rint(images * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
-    return split(pixels, labels, default_size=16)
+    train, test = (Part((pixels[items],), labels[items]) for items in held_out(len(pixels)))
+    return Raw(train, test, default_size=16)

@@ -1,22 +1,23 @@
-"""MNIST in torchvision's folder, read from its IDX files. LeCun, Cortes, Burges: yann.lecun.com/exdb/mnist."""
+"""MNIST and Fashion-MNIST in torchvision's folders, read from their IDX files.
+
+LeCun, Cortes, Burges: yann.lecun.com/exdb/mnist; Xiao, Rasul, Vollgraf 2017.
+"""
 
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.datasets.raw import DatasetInvalid, Raw, missing
+from ml.datasets.raw import DatasetInvalid, Part, Raw, missing
 
 
-def read(root: Path) -> Raw:
-    """The official split: 60 000 and 10 000 images of 28x28."""
-    folder = root / "mnist" / "MNIST" / "raw"
-    return Raw(
-        train_images=_images(folder / "train-images-idx3-ubyte"),
-        train_labels=_idx(folder / "train-labels-idx1-ubyte", dimensions=1),
-        test_images=_images(folder / "t10k-images-idx3-ubyte"),
-        test_labels=_idx(folder / "t10k-labels-idx1-ubyte", dimensions=1),
+def read(folder: Path) -> Raw:
+    """The official split of either: 60 000 and 10 000 images of 28x28 in 10 classes."""
+    train, test = (
+        Part((_images(folder / f"{part}-images-idx3-ubyte"),), _idx(folder / f"{part}-labels-idx1-ubyte", dimensions=1))
+        for part in ("train", "t10k")
     )
+    return Raw(train, test)
 
 
 def _images(path: Path) -> NDArray[np.uint8]:
@@ -26,7 +27,7 @@ def _images(path: Path) -> NDArray[np.uint8]:
 def _idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     """An IDX file of bytes: 0, 0, 8 (unsigned byte), dimensions; each dimension as a big-endian 32-bit integer; the data."""
     if not path.is_file():
-        raise missing("mnist", path, f"download it with: python -m ml.datasets.download mnist --root {path.parents[3]}")
+        raise missing(path.parts[-4], path, "download it again")
     content = path.read_bytes()
     start = 4 + 4 * dimensions
     if content[:4] != bytes((0, 0, 8, dimensions)):

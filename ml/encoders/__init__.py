@@ -16,26 +16,68 @@ class Encoder(nn.Module):
     features: int
 
 
-class PixelEncoder(Encoder):
-    """An encoder with what stands before it: pixels in [0, 1] are standardised with the training split's mean and deviation.
+class ClipEncoder(Encoder):
+    """A network that also takes clips [B, T, C, H, W], to feature vectors [B, clip_features]."""
 
-    With `autocast` its arithmetic is bfloat16 where that is safe; features are float32 in any case.
-    """
+    clip_features: int
+
+
+class Standardise(nn.Module):
+    """Each channel shifted and scaled to mean 0 and deviation 1, by statistics of the training split."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, encoder: Encoder, mean: Float[Tensor, " C"], std: Float[Tensor, " C"], autocast: bool = False) -> None:
+    def __init__(self, mean: Float[Tensor, " C"], std: Float[Tensor, " C"]) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.features = encoder.features
-        self.autocast = autocast
         self.register_buffer("mean", mean.clone())
         self.register_buffer("std", std.clone())
 
-    def forward(self, pixels: Float[Tensor, "B C H W"]) -> Float[Tensor, "B F"]:
-        """Features of images in the views' own unit."""
-        images = ((pixels - self.mean[:, None, None]) / self.std[:, None, None]).contiguous(memory_format=torch.channels_last)
+    def forward(self, pixels: Float[Tensor, "... C H W"]) -> Float[Tensor, "... C H W"]:
+        """Standardised channels."""
+        return (pixels - self.mean[:, None, None]).div_(self.std[:, None, None])
+
+
+class Whiten(nn.Module):
+    """Channels shifted and mixed until they are uncorrelated, each of variance 1, and as near as can be to what they were.
+
+    ZCA, Bell and Sejnowski 1997. An invertible linear map of the channels beforehand then turns the result and no more.
+    """
+
+    mean: Tensor
+    mixing: Tensor
+
+    def __init__(self, mean: Float[Tensor, " C"], covariance: Float[Tensor, "C C"]) -> None:
+        super().__init__()
+        variances, axes = torch.linalg.eigh(covariance.double())
+        scales = torch.where(variances > 1e-12, variances, 1.0).rsqrt()  # an axis without contrast stays as it is
+        self.register_buffer("mean", mean.clone())
+        self.register_buffer("mixing", (axes * scales @ axes.T).float())
+
+    def forward(self, pixels: Float[Tensor, "... C H W"]) -> Float[Tensor, "... C H W"]:
+        """Whitened channels."""
+        return torch.einsum("dc,...chw->...dhw", self.mixing, pixels - self.mean[:, None, None])
+
+
+class PixelEncoder(ClipEncoder):
+    """An encoder with what stands before it, so that it takes views in pixels.
+
+    With `autocast` its arithmetic is bfloat16 where that is safe; features are float32 in any case.
+    """
+
+    def __init__(self, encoder: Encoder, standardise: Standardise | Whiten, autocast: bool = False) -> None:
+        super().__init__()
+        self.standardise = standardise
+        self.encoder = encoder
+        self.features = encoder.features
+        self.clip_features = encoder.clip_features if isinstance(encoder, ClipEncoder) else 0
+        self.autocast = autocast
+
+    def forward(self, pixels: Float[Tensor, "B *T C H W"]) -> Float[Tensor, "B F"]:
+        """Features of images, or of clips, in the views' own unit."""
+        images = self.standardise(pixels)
+        if images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.autocast):
             features: Tensor = self.encoder(images)
         return features.float()

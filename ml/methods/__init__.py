@@ -1,7 +1,7 @@
-"""Contrastive methods: an encoder with what the method trains around it, and its loss. One file a method."""
+"""Contrastive methods: encoders with what the method trains around them, and its loss. One file a method."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,16 +12,16 @@ from ml.registry import Registry
 
 
 class Method(nn.Module):
-    """All that is trained together; `encoder` is what remains of it for the tasks."""
+    """All that is trained together; `encoders` are what remains of it for the tasks: one for both views, or one for each."""
 
-    encoder: Encoder
+    encoders: Sequence[Encoder]
 
     @abstractmethod
-    def loss(self, v1: Float[Tensor, "B C H W"], v2: Float[Tensor, "B D I J"]) -> Float[Tensor, ""]:
+    def loss(self, v1: Float[Tensor, "B ..."], v2: Float[Tensor, "B ..."]) -> Float[Tensor, ""]:
         """The training loss on a batch of view pairs in pixels."""
 
     @abstractmethod
-    def similarities(self, v1: Float[Tensor, "B C H W"], v2: Float[Tensor, "B D I J"]) -> Float[Tensor, "B B"]:
+    def similarities(self, v1: Float[Tensor, "B ..."], v2: Float[Tensor, "B ..."]) -> Float[Tensor, "B B"]:
         """The critic without its temperature: cosine similarity of each v1 (rows) with each v2 (columns)."""
 
 
@@ -29,6 +29,9 @@ _methods: Registry[Callable[..., Method]] = Registry(__name__)
 implements = _methods.implements
 
 
-def build(method: spec.Method, encoder: Encoder) -> Method:
-    """The method around an encoder; new weights come from torch's global generator."""
-    return _methods.find(method)(method, encoder)
+def build(method: spec.Method, encoders: Sequence[Encoder], widths: Sequence[int]) -> Method:
+    """The method around one encoder or two, whose features have these widths: one width where v1 and v2 are of one shape.
+
+    New weights come from torch's global generator.
+    """
+    return _methods.find(method)(method, encoders, widths)

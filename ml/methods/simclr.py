@@ -1,5 +1,7 @@
 """SimCLR. Chen, Kornblith, Norouzi, Hinton 2020."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -12,28 +14,33 @@ from ml.methods import Method
 
 @methods.implements(spec.SimCLR)
 class SimCLR(Method):
-    """One encoder and one projection for both views; negatives are the other views of the batch."""
+    """One encoder and one projection for both views, or one for each where they differ in kind; negatives from the batch."""
 
-    def __init__(self, method: spec.SimCLR, encoder: Encoder) -> None:
+    def __init__(self, method: spec.SimCLR, encoders: Sequence[Encoder], widths: Sequence[int]) -> None:
         super().__init__()
         self.temperature = method.temperature
-        self.encoder = encoder
-        self.projection = nn.Sequential(
-            nn.Linear(encoder.features, encoder.features),
-            nn.ReLU(inplace=True),
-            nn.Linear(encoder.features, method.projection),
-        )
+        self.encoders: Sequence[Encoder] = nn.ModuleList(encoders)  # type: ignore[assignment]
+        self.projections = nn.ModuleList(_projection(width, method.projection) for width in widths)
 
-    def loss(self, v1: Float[Tensor, "B C H W"], v2: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:
-        """NT-Xent of the projections, made in one pass: batch norm must not tell the two views apart."""
-        projections: Tensor = self.projection(self.encoder(torch.cat((v1, v2))))
-        z1, z2 = projections.chunk(2)
-        return nt_xent(z1, z2, self.temperature)
+    def loss(self, v1: Float[Tensor, "B ..."], v2: Float[Tensor, "B ..."]) -> Float[Tensor, ""]:
+        """NT-Xent of the projections, made in one pass: batch norm must not tell the two views apart.
 
-    def similarities(self, v1: Float[Tensor, "B C H W"], v2: Float[Tensor, "B C H W"]) -> Float[Tensor, "B B"]:
+        Of views of two kinds the negatives of each are the other kind's alone: within a kind there is nothing to be told apart.
+        """
+        if len(self.projections) == 1:
+            z1, z2 = self._project(torch.cat((v1, v2)), 0).chunk(2)
+            return nt_xent(z1, z2, self.temperature)
+        return info_nce(self._project(v1, 0), self._project(v2, 1), self.temperature)
+
+    def similarities(self, v1: Float[Tensor, "B ..."], v2: Float[Tensor, "B ..."]) -> Float[Tensor, "B B"]:
         """Cosine similarities of the projections, in evaluation mode: the views go through in parts, to spare memory."""
-        z1, z2 = (torch.cat([self.projection(self.encoder(part)) for part in view.split(1024)]) for view in (v1, v2))
+        z1, z2 = (torch.cat([self._project(part, which) for part in view.split(1024)]) for which, view in enumerate((v1, v2)))
         return F.normalize(z1, dim=1) @ F.normalize(z2, dim=1).T
+
+    def _project(self, view: Float[Tensor, "B ..."], which: int) -> Float[Tensor, "B D"]:
+        encoder, projection = self.encoders[which % len(self.encoders)], self.projections[which % len(self.projections)]
+        projected: Tensor = projection(encoder(view))
+        return projected
 
 
 def nt_xent(z1: Float[Tensor, "B D"], z2: Float[Tensor, "B D"], temperature: float) -> Float[Tensor, ""]:
@@ -42,3 +49,17 @@ def nt_xent(z1: Float[Tensor, "B D"], z2: Float[Tensor, "B D"], temperature: flo
     logits = (z @ z.T / temperature).fill_diagonal_(-torch.inf)
     partners = torch.arange(len(z), device=z.device).roll(len(z1))
     return F.cross_entropy(logits, partners)
+
+
+def info_nce(z1: Float[Tensor, "B D"], z2: Float[Tensor, "B D"], temperature: float) -> Float[Tensor, ""]:
+    """Cross-entropy of finding a view's partner among the B views of the other kind, mean of both directions.
+
+    van den Oord et al. 2018, eq. 4; both ways as in Tian et al. 2019 (CMC), eq. 3.
+    """
+    logits = F.normalize(z1, dim=1) @ F.normalize(z2, dim=1).T / temperature
+    positives = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, positives) + F.cross_entropy(logits.T, positives)) / 2
+
+
+def _projection(width: int, projection: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, projection))

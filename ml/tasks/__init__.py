@@ -12,16 +12,20 @@ from ml import spec
 from ml.registry import Registry
 
 LABEL_DRAWS = 10
+Z = 1.959963985  # of a 95 % interval
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Frozen features of a dataset's two splits, with their labels."""
+    """Frozen features of a dataset's two splits, with what is to be predicted of each item.
+
+    Targets are class indices int64 [N], or places in pixels float [N, 2]; `classes` is 0 for places.
+    """
 
     train: Float[Tensor, "N F"]
-    train_labels: Int64[Tensor, " N"]
+    train_targets: Tensor
     test: Float[Tensor, "M F"]
-    test_labels: Int64[Tensor, " M"]
+    test_targets: Tensor
     classes: int
 
 
@@ -30,50 +34,76 @@ class Score:
     """How well a task is done on the held-out items."""
 
     metric: str
+    """`accuracy`, of which more is better, or `pixels`, of which less is."""
     value: float
     ci: tuple[float, float]
     """95 %, over the held-out items (not over seeds)."""
     chance: float
-    """What always answering the commonest class among the labelled items would score."""
+    """What always giving the same answer would score: the commonest class, or the mean place, of the labelled items."""
+    per_class: tuple[float | None, ...] | None = None
+    """Accuracy on the items of each class; None for a class without held-out items."""
 
 
-_tasks: Registry[Callable[..., Int64[Tensor, " M"]]] = Registry(__name__)
+_tasks: Registry[Callable[..., Tensor]] = Registry(__name__)
 implements = _tasks.implements
 
 
 def evaluate(task: spec.Task, features: Features, generator: Generator) -> Score:
     """Learn the task from labelled training items, and score its predictions on all held-out items.
 
-    A label budget is drawn LABEL_DRAWS times and the accuracies are averaged, because with few labels it matters which ones they
+    A label budget is drawn LABEL_DRAWS times and the scores are averaged, because with few labels it matters which ones they
     are. Equal generators draw the same items for every task with the same budget.
     """
     draws = 1 if task.labels is None else LABEL_DRAWS
-    correct, chance = [], []
+    values, chances = [], []
     for _ in range(draws):
-        chosen = labelled(features.train_labels, task.labels, generator)
+        chosen = labelled(features.train_targets, task.labels, generator)
         predictions = _tasks.find(task)(task, features, chosen)
-        commonest = torch.bincount(features.train_labels[chosen]).argmax()
-        correct.append((predictions == features.test_labels).double().mean().item())
-        chance.append((commonest == features.test_labels).double().mean().item())
-    value = sum(correct) / draws
-    return Score("accuracy", value, ci=wilson(value, len(features.test_labels)), chance=sum(chance) / draws)
+        constant = _constant(features.train_targets[chosen])
+        values.append(_merits(predictions, features.test_targets))
+        chances.append(_merits(constant.expand_as(features.test_targets), features.test_targets).mean().item())
+    merits, chance = torch.stack(values).mean(dim=0), sum(chances) / draws
+    value = merits.mean().item()
+    if features.classes == 0:
+        half = Z * (merits.std() / math.sqrt(len(merits))).item()
+        return Score("pixels", value, (value - half, value + half), chance)
+    return Score("accuracy", value, wilson(value, len(merits)), chance, _per_class(merits, features))
 
 
-def labelled(labels: Int64[Tensor, " N"], budget: int | None, generator: Generator) -> Int64[Tensor, " L"]:
-    """Indices of the items whose labels may be used: drawn evenly over the classes, or from those that have items left."""
+def labelled(targets: Tensor, budget: int | None, generator: Generator) -> Int64[Tensor, " L"]:
+    """Indices of the items whose labels may be used: all, or so many, of classes drawn evenly as long as they have items left."""
     if budget is None:
-        return torch.arange(len(labels), device=labels.device)
-    order = torch.randperm(len(labels), generator=generator, device=generator.device).to(labels.device)
+        return torch.arange(len(targets), device=targets.device)
+    order = torch.randperm(len(targets), generator=generator, device=generator.device).to(targets.device)
+    if targets.is_floating_point():
+        return order[:budget]
     rank = torch.empty_like(order)  # of an item within its class, in the random order
-    for label in labels.unique():
-        members = labels[order] == label
-        rank[members] = torch.arange(int(members.sum()), device=labels.device)
+    for label in targets.unique():
+        members = targets[order] == label
+        rank[members] = torch.arange(int(members.sum()), device=targets.device)
     return order[rank.argsort(stable=True)[:budget]]
 
 
 def wilson(share: float, trials: int) -> tuple[float, float]:
     """95 % interval of a proportion; on the safe side for a mean over draws, which spreads less. Wilson 1927."""
-    z = 1.959963985
-    centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
-    half = z / (1 + z**2 / trials) * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    centre = (share + Z**2 / (2 * trials)) / (1 + Z**2 / trials)
+    half = Z / (1 + Z**2 / trials) * math.sqrt(share * (1 - share) / trials + Z**2 / (4 * trials**2))
     return centre - half, centre + half
+
+
+def _constant(targets: Tensor) -> Tensor:
+    """The best answer without a look at the item."""
+    return targets.mean(dim=0) if targets.is_floating_point() else torch.bincount(targets).argmax()
+
+
+def _merits(predictions: Tensor, targets: Tensor) -> Float[Tensor, " M"]:
+    """Of each item: 1 for the right class and 0 for a wrong one, or the distance from the right place in pixels."""
+    if targets.is_floating_point():
+        return (predictions.double() - targets.double()).square().sum(dim=1).sqrt()
+    return (predictions == targets).double()
+
+
+def _per_class(merits: Float[Tensor, " M"], features: Features) -> tuple[float | None, ...]:
+    counts = torch.bincount(features.test_targets, minlength=features.classes)
+    sums = torch.bincount(features.test_targets, weights=merits, minlength=features.classes)
+    return tuple(right / of if of else None for right, of in zip(sums.tolist(), counts.tolist(), strict=True))

@@ -17,7 +17,7 @@ def classification(task: spec.Classification, features: Features, labelled: Int6
     mean, std = features.train.mean(dim=0), features.train.std(dim=0)
     std = torch.where(std > 1e-6, std, 1.0)  # a feature that never moves in training says nothing in testing either
     train, test = ((split - mean) / std for split in (features.train[labelled], features.test))
-    weights, biases = logistic_regression(train, features.train_labels[labelled], features.classes)
+    weights, biases = logistic_regression(train, features.train_targets[labelled], features.classes)
     return (test.double() @ weights + biases).argmax(dim=1)
 
 

@@ -12,7 +12,7 @@ from ml.tasks import Features
 @tasks.implements(spec.KNN)
 def knn(task: spec.KNN, features: Features, labelled: Int64[Tensor, " L"]) -> Int64[Tensor, " M"]:
     """Predictions of the k labelled items most similar to each held-out one."""
-    bank, labels = features.train[labelled], features.train_labels[labelled]
+    bank, labels = features.train[labelled], features.train_targets[labelled]
     votes = [
         weighted_votes(queries, bank, labels, features.classes, task.k, task.temperature) for queries in features.test.split(1024)
     ]

@@ -1,6 +1,7 @@
-"""The augmentations of SimCLR as batched tensor code. Chen et al. 2020, appendix A; meanings are torchvision's."""
+"""Augmentations as batched tensor code: each sample has its own chances and strengths. Meanings are torchvision's."""
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -9,19 +10,41 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from ml import spec, views
-from ml.views import Views
+from ml.views import Views, adjust, drawn
+from ml.views.affine import affine, rotation
+from ml.views.randaugment import randaugment_
 from ml.views.resample import apply_separable, resized_boxes
-
-LUMA = (0.2989, 0.587, 0.114)  # torchvision's weights of red, green and blue in a grey pixel (ITU-R BT.601)
 
 
 @views.implements(spec.Augment)
 def augment(recipe: spec.Augment, images: Float[Tensor, "B C H W"], generator: Generator) -> Views:
-    """Random resized crop, flip, colour jitter, grayscale, blur, each with its own chance for each sample and view.
+    """Crop and flip, rotation, jitter, blur, RandAugment, grayscale, solarizing, cutout: in this order in every recipe.
 
-    The jitter is brightness, contrast, saturation, hue, always in this order (torchvision's `ColorJitter` shuffles the four).
+    The published recipes have grayscale before the blur or after it, which is the same. The jitter is brightness, contrast,
+    saturation, hue, always in this order (torchvision's `ColorJitter` shuffles the four).
     """
-    return _augmented(recipe, images, generator), _augmented(recipe, images, generator)
+    with drawn.of_view(1):
+        v1 = augmented(recipe, images, generator)
+    with drawn.of_view(2):
+        return v1, augmented(recipe.of_v2, images, generator)
+
+
+def augmented(recipe: spec.Operations, images: Float[Tensor, "B C H W"], generator: Generator) -> Float[Tensor, "B C H W"]:
+    """One augmented view of each image."""
+    images = _cropped(recipe, images, generator)  # a copy, and the rest happens in place
+    randaugment_p = recipe.randaugment_p if recipe.randaugment_n > 0 else 0
+    for chance, operation in (
+        (recipe.rotate_p, _rotate_),
+        (recipe.jitter_p, _jitter_),
+        (recipe.blur_p, _blur_),
+        (randaugment_p, _randaugment_),
+        (recipe.grayscale_p, _grayscale_),
+        (recipe.solarize_p, _solarize_),
+        (recipe.cutout_p, _cut_out_),
+    ):
+        if chance > 0:
+            operation(recipe, images, _chance(chance, len(images), generator), generator)
+    return images
 
 
 def random_boxes(
@@ -32,110 +55,109 @@ def random_boxes(
     Of ten draws of an area uniform in (scale_min, 1) and a log-uniform ratio the first that fits; else the central crop that
     comes nearest.
     """
-    area, log_ratio, down, right = torch.rand(4, B, 10, generator=generator, device=generator.device)
-    area = (scale_min + (1 - scale_min) * area) * H * W
+    area, log_ratio = torch.rand(2, B, 10, generator=generator, device=generator.device)
+    side = ((scale_min + (1 - scale_min) * area) * H * W).sqrt()
     low, high = math.log(ratio[0]), math.log(ratio[1])
     root = torch.exp((low + (high - low) * log_ratio) / 2)
-    widths, heights = (area.sqrt() * root).round(), (area.sqrt() / root).round()
-    fits = (widths >= 1) & (widths <= W) & (heights >= 1) & (heights <= H)
-    first = fits.int().argmax(dim=1, keepdim=True)
-    width, height = widths.gather(1, first)[:, 0], heights.gather(1, first)[:, 0]
-    top = (down.gather(1, first)[:, 0] * (H - height + 1)).floor()
-    left = (right.gather(1, first)[:, 0] * (W - width + 1)).floor()
+    tried = torch.stack((side / root, side * root)).round()
+    most = tried.new_tensor((H, W))[:, None]
+    fits = ((tried >= 1) & (tried <= most[:, :, None])).all(dim=0)
+    first = fits.int().argmax(dim=1).expand(2, B)[:, :, None]
     nearest = min(max(W / H, ratio[0]), ratio[1])
-    central_height, central_width = round(min(H, W / nearest)), round(min(W, H * nearest))
-    central = (round((H - central_height) / 2), round((W - central_width) / 2), central_height, central_width)
-    drawn = torch.stack((top, left, height, width))
-    return torch.where(fits.any(dim=1), drawn, drawn.new_tensor(central)[:, None])
-
-
-def adjust_brightness(images: Float[Tensor, "B C H W"], factor: Float[Tensor, " B"]) -> Float[Tensor, "B C H W"]:
-    """Scale all pixels by each sample's factor and clip to [0, 1]."""
-    return (images * _per_sample(factor)).clamp_(0, 1)
-
-
-def adjust_contrast(images: Float[Tensor, "B C H W"], factor: Float[Tensor, " B"]) -> Float[Tensor, "B C H W"]:
-    """Move all pixels away from the mean grey of their image by each sample's factor and clip to [0, 1]."""
-    means = images.mean(dim=(2, 3))
-    grey = means @ means.new_tensor(LUMA) if images.shape[1] == 3 else means.mean(dim=1)
-    return (images * _per_sample(factor)).add_(_per_sample((1 - factor) * grey)).clamp_(0, 1)
-
-
-def adjust_saturation(images: Float[Tensor, "B 3 H W"], factor: Float[Tensor, " B"]) -> Float[Tensor, "B 3 H W"]:
-    """Move all pixels away from their own grey by each sample's factor and clip to [0, 1]."""
-    grey = to_grayscale(images).mul_(_per_sample(1 - factor))
-    return (images * _per_sample(factor)).add_(grey).clamp_(0, 1)
-
-
-def adjust_hue(images: Float[Tensor, "B 3 H W"], turns: Float[Tensor, " B"]) -> Float[Tensor, "B 3 H W"]:
-    """Turn the hue by each sample's share of the circle, with HSV saturation and value kept.
-
-    Of the hexagon's two ramps and four flats, the colour with hue h has channel n at V - C clip(2 - 6 d, 0, 1), where d is the
-    distance on the circle from h to the opposite of n's own hue: what the usual six cases say, without the cases.
-    """
-    red, green, blue = images.unbind(dim=1)
-    value = torch.maximum(torch.maximum(red, green), blue)
-    chroma = value - torch.minimum(torch.minimum(red, green), blue)
-    is_red, is_green = (
-        red.clone().eq_(value),
-        green.clone().eq_(value),
-    )  # 1 or 0, to mix with: on a CPU `where` is 10 times slower
-    sixths = (red - green).add_(chroma, alpha=4)
-    sixths.lerp_((blue - red).add_(chroma, alpha=2), is_green).lerp_(green - blue, is_red)
-    hue = sixths.div_(chroma.clamp(min=1e-12).mul_(6)).add_(turns[:, None, None])
-    opposite = images.new_tensor((1 / 2, 5 / 6, 1 / 6))
-    distance = hue[:, None] - opposite[:, None, None]
-    distance.sub_(distance.round()).abs_()
-    ramp = torch.rsub(distance, 2, alpha=6).clamp_(0, 1)
-    return torch.addcmul(value[:, None], chroma[:, None], ramp, value=-1)
-
-
-def to_grayscale(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 H W"]:
-    """The luma of each pixel."""
-    red, green, blue = images.unbind(dim=1)
-    grey = (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
-    return grey[:, None]
+    central = tried.new_tensor((round(min(H, W / nearest)), round(min(W, H * nearest))))[:, None]
+    found = fits.any(dim=1)
+    size = torch.where(found, tried.gather(2, first)[:, :, 0], central)
+    place = torch.rand(2, B, generator=generator, device=generator.device)
+    corner = torch.where(found, place * (most - size + 1), (most - size) / 2).floor()
+    return torch.cat((corner, size))
 
 
 def gaussian_blur(images: Float[Tensor, "B C H W"], sigma: Float[Tensor, " B"], radius: int) -> Float[Tensor, "B C H W"]:
     """Blur each image with its own sigma in pixels, kernels cut at `radius` pixels, edges reflected."""
-    return apply_separable(
-        images, _blur_matrices(sigma, radius, images.shape[-2]), _blur_matrices(sigma, radius, images.shape[-1])
-    )
+    H, W = images.shape[-2:]
+    rows = _blur_matrices(sigma, radius, H)
+    return apply_separable(images, rows, rows if H == W else _blur_matrices(sigma, radius, W))
 
 
-def _augmented(recipe: spec.Augment, images: Float[Tensor, "B C H W"], generator: Generator) -> Float[Tensor, "B C H W"]:
-    B, C, H, W = images.shape
+def cut_out(
+    images: Float[Tensor, "B C H W"], row: Float[Tensor, " B"], column: Float[Tensor, " B"], share: float
+) -> Float[Tensor, "B C H W"]:
+    """Blacken a square about this pixel, its sides a `share` of the image's and what sticks out of it left out.
+
+    DeVries and Taylor 2017.
+    """
+    H, W = images.shape[-2:]
+    rows, columns = _covered(row, share, H), _covered(column, share, W)
+    return images * (1 - rows[:, None, :, None] * columns[:, None, None, :])
+
+
+def _cropped(recipe: spec.Operations, images: Float[Tensor, "B C H W"], generator: Generator) -> Float[Tensor, "B C H W"]:
+    B, _, H, W = images.shape
+    crop, flip = _chance(recipe.crop_p, B, generator), _chance(recipe.flip_p, B, generator)
     box = random_boxes(recipe.crop_scale_min, recipe.crop_ratio, B, H, W, generator)
-    box = torch.where(_chance(recipe.crop_p, B, generator), box, box.new_tensor((0, 0, H, W))[:, None])
-    top, left, height, width = box
-    images = resized_boxes(images, top, left, height, width, flip=_chance(recipe.flip_p, B, generator))
-    images = _jittered(recipe, images, generator)
-    if C == 3 and recipe.grayscale_p > 0:
-        images = adjust_saturation(images, (~_chance(recipe.grayscale_p, B, generator)).to(images.dtype))
-    if recipe.blur_p > 0:
-        low, high = recipe.blur_sigma
-        sigma = low + (high - low) * _uniform(B, generator)
-        sigma = torch.where(_chance(recipe.blur_p, B, generator), sigma, 1e-3)  # so narrow a kernel is the identity
-        images = gaussian_blur(images, sigma, radius=min(math.ceil(3 * high), H - 1, W - 1))
-    return images
+    drawn.note("crop", box.T, unit="px", where=crop)
+    drawn.note("flip", flip, where=flip, names=("", "left to right"))
+    top, left, height, width = torch.where(crop, box, box.new_tensor((0, 0, H, W))[:, None])
+    return resized_boxes(images, top, left, height, width, flip)
 
 
-def _jittered(recipe: spec.Augment, images: Float[Tensor, "B C H W"], generator: Generator) -> Float[Tensor, "B C H W"]:
-    if recipe.jitter == 0 or recipe.jitter_p == 0:
-        return images
-    B, C, _, _ = images.shape
-    chosen = _chance(recipe.jitter_p, B, generator)
-    strength = 0.8 * recipe.jitter
-    low, high = max(0.0, 1 - strength), 1 + strength
-    factors = low + (high - low) * torch.rand(3, B, generator=generator, device=generator.device)
-    brightness, contrast, saturation = torch.where(chosen, factors, 1.0)
-    images = adjust_contrast(adjust_brightness(images, brightness), contrast)
-    if C != 3:
-        return images
-    most = min(0.2 * recipe.jitter, 0.5)
-    turns = torch.where(chosen, most * (2 * _uniform(B, generator) - 1), 0.0)
-    return adjust_hue(adjust_saturation(images, saturation), turns)
+def _rotate_(recipe: spec.Operations, images: Tensor, where: Bool[Tensor, " B"], generator: Generator) -> None:
+    degrees = recipe.rotate_degrees * (2 * _uniform(len(images), generator) - 1)
+    drawn.note("rotation", degrees, unit="°", where=where)
+    _change_(images, where, lambda chosen, of: affine(chosen, rotation(degrees[of])))
+
+
+def _jitter_(recipe: spec.Operations, images: Tensor, where: Bool[Tensor, " B"], generator: Generator) -> None:
+    brightness, contrast, saturation, hue = (recipe.jitter * strength for strength in recipe.jitter_strengths)
+    factors = [("brightness", brightness, adjust.brightness_), ("contrast", contrast, adjust.contrast_)]
+    if is_rgb := images.shape[1] == 3:
+        factors.append(("saturation", saturation, adjust.saturation_))
+    for name, most, adjust_ in factors:
+        if most > 0:
+            low = max(0.0, 1 - most)
+            factor = low + (1 + most - low) * _uniform(len(images), generator)
+            drawn.note(name, factor, where=where)
+            adjust_(images, torch.where(where, factor, 1.0))
+    if is_rgb and hue > 0:
+        turns = min(hue, 0.5) * (2 * _uniform(len(images), generator) - 1)
+        drawn.note("hue", turns, where=where)
+        adjust.hue_(images, torch.where(where, turns, 0.0))
+
+
+def _blur_(recipe: spec.Operations, images: Tensor, where: Bool[Tensor, " B"], generator: Generator) -> None:
+    low, high = recipe.blur_sigma
+    sigma = low + (high - low) * _uniform(len(images), generator)
+    drawn.note("blur", sigma, unit="px", where=where)
+    radius = min(math.ceil(3 * high), images.shape[-2] - 1, images.shape[-1] - 1)
+    _change_(images, where, lambda chosen, of: gaussian_blur(chosen, sigma[of], radius))
+
+
+def _randaugment_(recipe: spec.Operations, images: Tensor, where: Bool[Tensor, " B"], generator: Generator) -> None:
+    randaugment_(images, recipe.randaugment_n, recipe.randaugment_m, where, generator)
+
+
+def _grayscale_(recipe: spec.Operations, images: Tensor, where: Bool[Tensor, " B"], generator: Generator) -> None:
+    if images.shape[1] == 3:
+        drawn.note("colours", where, where=where, names=("", "grey"))
+        _change_(images, where, lambda chosen, of: adjust.to_grayscale(chosen).expand_as(chosen))
+
+
+def _solarize_(recipe: spec.Operations, images: Tensor, where: Bool[Tensor, " B"], generator: Generator) -> None:
+    threshold = torch.full_like(where, recipe.solarize_threshold, dtype=images.dtype)
+    drawn.note("solarized from", threshold, where=where)
+    _change_(images, where, lambda chosen, of: adjust.solarize_(chosen, threshold[of]))
+
+
+def _cut_out_(recipe: spec.Operations, images: Tensor, where: Bool[Tensor, " B"], generator: Generator) -> None:
+    B, _, H, W = images.shape
+    row, column = (_uniform(B, generator) * H).floor(), (_uniform(B, generator) * W).floor()
+    drawn.note("cutout about", torch.stack((row, column), dim=1), unit="px", where=where)
+    _change_(images, where, lambda chosen, of: cut_out(chosen, row[of], column[of], recipe.cutout_share))
+
+
+def _change_(images: Tensor, where: Bool[Tensor, " B"], change: Callable[[Tensor, Tensor], Tensor]) -> None:
+    of = where.nonzero()[:, 0]
+    images.index_copy_(0, of, change(images.index_select(0, of), of))
 
 
 def _blur_matrices(sigma: Float[Tensor, " B"], radius: int, size: int) -> Float[Tensor, "B size size"]:
@@ -157,13 +179,15 @@ def _reflected_offsets(radius: int, size: int, device: torch.device) -> Float[Te
     return taps.view(radius + 1, size * size).to(device)
 
 
+def _covered(centre: Float[Tensor, " B"], share: float, size: int) -> Float[Tensor, "B size"]:
+    side = max(round(share * size), 1)
+    below = torch.arange(size, device=centre.device) - (centre[:, None] - side // 2)
+    return ((below >= 0) & (below < side)).to(centre.dtype)
+
+
 def _uniform(B: int, generator: Generator) -> Float[Tensor, " B"]:
     return torch.rand(B, generator=generator, device=generator.device)
 
 
 def _chance(probability: float, B: int, generator: Generator) -> Bool[Tensor, " B"]:
     return _uniform(B, generator) < probability
-
-
-def _per_sample(values: Tensor) -> Tensor:
-    return values[:, None, None, None]

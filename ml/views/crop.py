@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from ml import spec, views
-from ml.views import Views
+from ml.views import Views, drawn
 from ml.views.resample import resized_boxes
 
 
@@ -22,4 +22,5 @@ def _cropped(images: Float[Tensor, "B C H W"], area: float, generator: Generator
     share = math.sqrt(area)
     top, left = torch.rand(2, B, generator=generator, device=images.device) * (1 - share)
     size = torch.full((B,), share, device=images.device)
+    drawn.note("left, top", torch.stack((left * W, top * H), dim=1), unit="px")
     return resized_boxes(images, top * H, left * W, size * H, size * W)

@@ -202,6 +202,18 @@ def test_a_preview_is_fetched_where_it_will_be(service: Service) -> None:
     assert [path for _, path, _, _ in service.requests] == ["/v1/previews", "/v1/previews/prv_1", "/v1/previews/prv_1"]
 
 
+def test_an_upload_that_is_tried_again_is_sent_whole_again(service: Service, tmp_path: Path) -> None:
+    (tmp_path / "mine.zip").write_bytes(b"PK" * 100_000)
+    service.answers = [problem(503, retryable=True), answer(202, {"id": "ds_1", "state": "processing"})]
+    with Sweetspot(service.url) as client:
+        assert client.upload(tmp_path / "mine.zip", layout="photos")["id"] == "ds_1"
+    assert len(set(service.headers("Idempotency-Key"))) == 1
+    for _, path, headers, body in service.requests:
+        assert path == "/v1/datasets" and headers["Content-Type"].startswith("multipart/form-data; boundary=")
+        assert b'name="layout"\r\n\r\nphotos\r\n' in body and b'filename="mine.zip"' in body
+        assert b"PK" * 100_000 in body and body.index(b"photos") < body.index(b"PK")
+
+
 def test_lists_go_on_over_the_pages(service: Service) -> None:
     service.answers = [
         answer(200, {"data": [{"id": "exp_2"}], "has_more": True, "next_cursor": "exp_2"}),

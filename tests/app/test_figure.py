@@ -73,9 +73,13 @@ def test_the_svg_says_what_the_curve_says() -> None:
     drawn = texts(render(figure(curve(), "Noise on digits"), "svg"))
     for text in ("Noise on digits", "log K = 6.24", "σ = 0.7", "1.6", "2.5", "0.2 (≥ 5.98 nats)", "0 (≥ 6.23 nats)"):
         assert text in drawn
-    for text in ("missing information", "sweet spot", "excess noise", "classification", "knn"):
+    for text in ("missing information", "sweet spot of classification", "excess noise", "classification", "knn"):
         assert text in drawn
-    assert any(text.startswith("inverted U: the peak is at σ 0.7 (") for text in drawn)
+    for task in ("classification", "knn"):
+        assert any(f"{task}: inverted U: the peak is at σ 0.7 (" in text for text in drawn)
+    alone = texts(render(figure(curve(), "Noise on digits", task="classification"), "svg"))
+    assert "sweet spot" in alone
+    assert any(text.startswith("inverted U: the peak is at σ 0.7 (") for text in alone)
 
 
 def test_the_picture_has_two_pixels_for_each_unit() -> None:
@@ -124,6 +128,83 @@ def test_recipes_are_named_and_not_joined() -> None:
     assert "line" not in {layer["mark"]["type"] for layer in specification["layer"]}
 
 
+def three_tasks() -> Curve:
+    """The best views depend on the task: digits at sigma 0.7, backgrounds at 0.2, places at 1.6 with an error in pixels."""
+    backgrounds = (0.52, 0.6, 0.64, 0.55, 0.45, 0.38, 0.25, 0.15)
+    errors = (13.5, 12.0, 10.5, 8.6, 7.0, 5.2, 4.2, 7.5)
+    measured = [
+        Measurement(
+            **{
+                **vars(each),
+                "tasks": {
+                    "digit": TaskResult(ACCURACIES[each.index] + 0.01 * (each.seed - 1)),
+                    "background": TaskResult(backgrounds[each.index] + 0.01 * (each.seed - 1)),
+                    "place": TaskResult(errors[each.index] + 0.1 * (each.seed - 1), None, "pixels"),
+                },
+            }
+        )
+        for each in measurements()
+    ]
+    return curve(measured)
+
+
+def layers(specification: dict) -> list[dict]:
+    return [layer for plot in specification.get("vconcat", [specification]) for layer in plot["layer"]]
+
+
+def test_tasks_of_another_metric_have_a_plot_of_their_own_in_which_less_is_up() -> None:
+    drawn = three_tasks()
+    specification = figure(drawn, "Noise on moving digits")
+    above, below = ({layer["encoding"]["y"]["title"]: layer for layer in plot["layer"]} for plot in specification["vconcat"])
+    assert (list(above), list(below)) == (["Accuracy on held-out items"], ["Localization error (px), less is better"])
+    bottom, top = below["Localization error (px), less is better"]["encoding"]["y"]["scale"]["domain"]
+    assert bottom > max(point.tasks["place"].value for point in drawn.points)
+    assert 0 <= top < min(point.tasks["place"].value for point in drawn.points)
+    words = texts(render(specification, "svg"))
+    assert {"digit", "background", "place", "sweet spot of digit", "sweet spot", "σ = 0.7", "σ = 1.6"} <= set(words)
+    assert any("place: inverted U: the least error is at σ 1.6 (" in text for text in words)
+    assert words.count("○ saturated: at least") == 1
+    altair.Chart.from_dict(specification, validate=True)
+
+
+def test_every_task_has_its_sweet_spot_marked_and_a_colour_of_its_own() -> None:
+    drawn = three_tasks()
+    specification = figure(drawn, "Noise on moving digits")
+    marked = [layer for layer in layers(specification) if layer["mark"].get("size") == 170]
+    rims = [layer["mark"]["stroke"] for layer in marked]
+    assert len(marked) == len(set(rims)) == 3
+    shown = [(place["x"], place["y"]) for layer in marked for place in rows_of(specification, layer)]
+    spots = [verdict.sweet_spot for verdict in drawn.verdicts.values()]
+    assert shown == [(spot.i_nce, spot.accuracy) for spot in spots if spot]
+    alone = layers(figure(drawn, "Noise on moving digits", task="place"))
+    assert [layer["mark"]["stroke"] for layer in alone if layer["mark"].get("size") == 170] == ["white"]
+
+
+def rows_of(specification: dict, layer: dict) -> list[dict]:
+    data = layer["data"]
+    return data["values"] if "values" in data else specification["datasets"][data["name"]]
+
+
+def test_more_tasks_than_colours_make_another_plot() -> None:
+    measured = [
+        Measurement(**{**vars(each), "tasks": {f"task {number}": TaskResult(0.1 * number) for number in range(7)}})
+        for each in measurements(2)
+    ]
+    plots = figure(curve(measured), "Many")["vconcat"]
+    domains = [{tuple(layer["encoding"]["color"]["scale"]["domain"]) for layer in plot["layer"] if "color" in layer["encoding"]}
+               for plot in plots]  # fmt: skip
+    assert domains == [{tuple(f"task {number}" for number in range(5))}, {("task 5", "task 6")}]
+
+
+def test_values_that_are_lists_are_named_in_words() -> None:
+    values = (["digit"], ["digit", "position"], ["background"])
+    drawn = trace(spec.Axis(path="views.shared", values=values), measurements(3, start=0))
+    assert {"digit + position (≥ 6.19 nats)", "background (≥ 5.98 nats)"} <= set(texts(render(figure(drawn, ""), "svg")))
+    rows = list(csv.DictReader(io.StringIO(to_csv(drawn))))
+    assert [row["label"] for row in rows] == ["digit", "digit + position", "background"]
+    assert json.loads(rows[1]["value"]) == ["digit", "position"]
+
+
 def test_one_task_alone_has_no_legend() -> None:
     drawn = texts(render(figure(curve(), "Noise", task="knn"), "svg"))
     assert "knn" not in drawn
@@ -132,7 +213,7 @@ def test_one_task_alone_has_no_legend() -> None:
 
 
 def test_the_csv_has_the_numbers_of_the_json_digit_for_digit() -> None:
-    for drawn in (curve(), curve(measurements(3, 2)), curve([]), recipes()):
+    for drawn in (curve(), curve(measurements(3, 2)), curve([]), recipes(), three_tasks()):
         points = json.loads(drawn.model_dump_json(), parse_float=str)["points"]
         rows = list(csv.DictReader(io.StringIO(to_csv(drawn))))
         assert len(rows) == len(points)
@@ -143,7 +224,7 @@ def test_the_csv_has_the_numbers_of_the_json_digit_for_digit() -> None:
             assert row["experiments"].split() == point["experiments"]
             for name, task in point["tasks"].items():
                 assert [row[name], row[f"{name}_low"], row[f"{name}_high"]] == [task["value"], *(task["ci"] or ("", ""))]
-                assert row[f"{name}_seeds"] == str(task["seeds"])
+                assert (row[f"{name}_seeds"], row[f"{name}_metric"]) == (str(task["seeds"]), task["metric"])
 
 
 def test_views_stand_under_each_other_with_their_captions() -> None:
@@ -154,7 +235,7 @@ def test_views_stand_under_each_other_with_their_captions() -> None:
     width, height = png_size(png)
     without, _ = png_size(render(views_picture(rows[:1]), "png"))
     assert without == pytest.approx(width, abs=40)
-    assert height == pytest.approx(2 * (520 / 4 + 520 / 2 + 14 + 2 * 16), abs=8)
+    assert height == pytest.approx(2 * (600 / 4 + 600 / 2 + 14 + 2 * 16), abs=8)
     assert render(views_picture([rows[0], (rows[1][0], grey_png(40, 20, grey=200))]), "png") != png  # the pictures are drawn
     with pytest.raises(ValueError, match="must be a PNG"):
         views_picture([("σ = 0", b"GIF89a")])

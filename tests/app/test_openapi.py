@@ -42,7 +42,7 @@ def schema() -> Any:
 
 @pytest.fixture
 def ids(api: TestClient, work: Any, spec: Json, sweep_spec: Json) -> dict[str, str]:
-    """What there is to ask about: a finished experiment, a sweep that runs, and a preview."""
+    """What there is to ask about: a finished experiment, a sweep that runs, a preview, and an upload."""
     experiment = api.post("/v1/experiments", json=spec).json()["id"]
     claim = work.claimed()
     work.write(lambda session: leases.report(session, claim, experiments.IDLE, [("loss", 1, 4.2)]))
@@ -50,7 +50,8 @@ def ids(api: TestClient, work: Any, spec: Json, sweep_spec: Json) -> dict[str, s
     sweep = api.post("/v1/sweeps", json=sweep_spec).json()["id"]
     work.succeed(work.claimed())
     preview = api.post("/v1/previews", json=spec, headers={"Prefer": "wait=0"}).json()["id"]
-    return {"experiments": experiment, "sweeps": sweep, "previews": preview}
+    dataset = api.post("/v1/datasets", files={"file": b"PK"}).json()["id"]
+    return {"experiments": experiment, "sweeps": sweep, "previews": preview, "datasets": dataset}
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS, ids=[f"{method.upper()} {path}" for method, path in OPERATIONS])
@@ -90,7 +91,7 @@ def call(operation: Any, mode: GenerationMode, known: dict[str, str] | None) -> 
 
 def lead_on(body: Any) -> None:
     """Chance does not find the dataset that there is, nor the path of a field: lead a valid body past these doors."""
-    if isinstance(body, dict) and "dataset" in body:
+    if isinstance(body, dict) and isinstance(body.get("dataset"), dict):
         body["dataset"]["name"] = "digits"
     if isinstance(body, dict) and "axis" in body:
         body["base"]["dataset"]["name"] = "digits"
@@ -158,7 +159,8 @@ def test_units_are_named(model: str, field: str, unit: str) -> None:
 
 def bodies() -> list[tuple[str, Json]]:
     posts = [(path, operations["post"]) for path, operations in DOCUMENT["paths"].items() if "post" in operations]
-    return [(path, operation["requestBody"]) for path, operation in posts if operation.get("requestBody", {}).get("required")]
+    required = [(path, operation["requestBody"]) for path, operation in posts if "requestBody" in operation]
+    return [(path, body) for path, body in required if body.get("required") and "application/json" in body["content"]]
 
 
 @pytest.mark.parametrize(("path", "body"), bodies(), ids=[path for path, _ in bodies()])

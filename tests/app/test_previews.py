@@ -56,7 +56,7 @@ def test_else_a_location_that_has_it_once_it_is_there(api: TestClient, work: Any
 def test_a_worker_is_told_the_resolved_dataset_and_the_views(api: TestClient, work: Any, spec: Json) -> None:
     api.post("/v1/previews", json=spec, headers=NOW)
     claim = work.write(lambda session: leases.claim_preview(session, "worker-1", 60))
-    dataset = {"name": "digits", "image_size": 16, "version": None}
+    dataset = {"name": "digits", "image_size": 16, "version": None, "digits": None, "backgrounds": None}
     assert claim.spec == {"dataset": dataset, "views": {"kind": "noise", "sigma": 0.7}}
 
 
@@ -91,6 +91,22 @@ def test_a_bad_recipe_names_the_field(api: TestClient, spec: Json, fields: Json,
     answer = api.post("/v1/previews", json=spec | fields)
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["pointer"] == pointer
+
+
+@pytest.mark.parametrize(
+    ("views", "pointer"),
+    [
+        ({"kind": "color_split"}, "/views/kind"),
+        ({"kind": "temporal"}, "/views/kind"),
+        ({"kind": "patches", "size": 12, "distance": 8}, "/views/distance"),
+        ({"kind": "patch_grid", "size": 16, "stride": 4}, "/views/stride"),
+    ],
+)
+def test_views_that_do_not_fit_are_refused_as_in_an_experiment(api: TestClient, spec: Json, views: Json, pointer: str) -> None:
+    of_preview, of_experiment = (api.post(f"/v1/{path}", json=spec | {"views": views}) for path in ("previews", "experiments"))
+    assert of_preview.status_code == of_experiment.status_code == 422
+    assert of_preview.json()["errors"] == of_experiment.json()["errors"]
+    assert [error["pointer"] for error in of_preview.json()["errors"]] == [pointer]
 
 
 def test_there_is_no_such_preview(api: TestClient) -> None:

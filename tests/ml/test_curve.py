@@ -28,6 +28,7 @@ def simulate(
     sd: float = 0.015,
     chance: int = 0,
     log_k: float = LOG_K,
+    metric: str = "accuracy",
 ) -> list[Measurement]:
     draw = np.random.default_rng(chance)
     return [
@@ -39,7 +40,9 @@ def simulate(
             i_nce_stderr=0.02,
             log_k=log_k,
             saturated=information > log_k - 1,
-            tasks={"classification": TaskResult(accuracy + sd * draw.standard_normal(), (accuracy - 0.03, accuracy + 0.03))},
+            tasks={
+                "classification": TaskResult(accuracy + sd * draw.standard_normal(), (accuracy - 0.03, accuracy + 0.03), metric)
+            },
         )
         for index, (accuracy, information) in enumerate(zip(accuracies, nats, strict=True))
         for seed in range(seeds)
@@ -249,6 +252,59 @@ def test_recipes_without_an_order_are_judged_over_i_nce() -> None:
     assert [point.regime for point in curve.points][:2] == ["missing_information", "excess_noise"]
 
 
+# Errors, of which less is better --------------------------------------------------------------------------------------
+
+
+def in_pixels(measured: Sequence[Measurement]) -> list[Measurement]:
+    """The same sweep of a task whose error is 16 px less 12 px for all of the accuracy."""
+    errors = {
+        measurement.experiment: TaskResult(16 - 12 * measurement.tasks["classification"].value, None, "pixels")
+        for measurement in measured
+    }
+    return [Measurement(**{**vars(each), "tasks": {"localization": errors[each.experiment]}}) for each in measured]
+
+
+def test_an_error_is_judged_as_the_accuracy_that_it_mirrors() -> None:
+    axis, measured = spec.Axis(path="views.sigma", values=SIGMAS), simulate(ACCURACIES, NATS)
+    of_accuracy, of_error = trace(axis, measured), trace(axis, in_pixels(measured))
+    accuracy, error = of_accuracy.verdicts["classification"], of_error.verdicts["localization"]
+    assert (accuracy.metric, error.metric) == ("accuracy", "pixels")
+    assert accuracy.shape == error.shape == "inverted_u"
+    assert (error.two_lines.p_left, error.two_lines.p_right) == pytest.approx(
+        (accuracy.two_lines.p_left, accuracy.two_lines.p_right)
+    )
+    assert error.two_lines.slope_left == pytest.approx(12 * accuracy.two_lines.slope_left)
+    assert accuracy.sweet_spot is not None and error.sweet_spot is not None
+    assert (error.sweet_spot.value, error.sweet_spot.value_ci) == (accuracy.sweet_spot.value, accuracy.sweet_spot.value_ci)
+    assert error.sweet_spot.accuracy == pytest.approx(16 - 12 * accuracy.sweet_spot.accuracy)
+    assert error.sweet_spot.accuracy == min(point.tasks["localization"].value for point in of_error.points)
+    assert error.words.startswith("inverted U: the least error is at sigma 0.7 (")
+    assert [point.regime for point in of_error.points] == [point.regime for point in of_accuracy.points]
+    assert {point.tasks["localization"].metric for point in of_error.points} == {"pixels"}
+
+
+def test_an_error_that_falls_with_information_is_a_rising_performance() -> None:
+    axis = spec.Axis(path="views.sigma", values=SIGMAS)  # along which I_NCE falls
+    growing = trace(axis, simulate((4, 5, 6, 7, 8, 9, 10, 11), NATS, sd=0.2, metric="pixels")).verdicts["classification"]
+    assert (growing.shape, growing.words) == ("rising", "rising: performance rises with information throughout")
+    falling = trace(axis, simulate((11, 10, 9, 8, 7, 6, 5, 4), NATS, sd=0.2, metric="pixels")).verdicts["classification"]
+    assert (falling.shape, falling.words) == ("falling", "falling: performance falls as information rises throughout")
+    hill = trace(axis, simulate((4, 6, 8, 10, 9, 7, 5, 3), NATS, sd=0.2, metric="pixels")).verdicts["classification"]
+    assert (hill.shape, hill.sweet_spot) == ("unclear", None)
+
+
+def test_each_task_of_a_sweep_has_its_own_sweet_spot() -> None:
+    digit = simulate(ACCURACIES, NATS, sd=0.01)
+    place = simulate((14, 12, 9, 6, 8, 11, 13, 15), NATS, sd=0.1, metric="pixels")
+    both = [
+        Measurement(**{**vars(one), "tasks": {"digit": one.tasks["classification"], "place": other.tasks["classification"]}})
+        for one, other in zip(digit, place, strict=True)
+    ]
+    curve = trace(spec.Axis(path="views.sigma", values=SIGMAS), both)
+    spots = {name: verdict.sweet_spot for name, verdict in curve.verdicts.items()}
+    assert {name: spot and spot.value for name, spot in spots.items()} == {"digit": 0.7, "place": 0.4}
+
+
 # Points ---------------------------------------------------------------------------------------------------------------
 
 
@@ -273,6 +329,27 @@ def test_a_single_seed_has_its_own_intervals() -> None:
     point = trace(spec.Axis(path="views.sigma", values=[0.5]), [measured]).points[0]
     assert point.i_nce_ci == pytest.approx((2 - 0.196, 2 + 0.196))
     assert point.tasks["knn"].ci == (0.75, 0.85)
+
+
+def test_values_of_any_sort_have_a_readable_name() -> None:
+    named = {
+        "digit + position": ["digit", "position"],
+        "crop, area 0.3": {"kind": "crop", "area": 0.3},
+        "color_split, space lab, before (augment, jitter 1)": {
+            "kind": "color_split",
+            "space": "lab",
+            "before": {"kind": "augment", "jitter": 1.0},
+        },
+        "0.75, 1.333": [3 / 4, 4 / 3],
+        "null": None,
+        "true": True,
+        "mnist": {"name": "mnist"},
+        "ydbdr": "ydbdr",
+        "0.0001235": 0.000123456,
+    }
+    curve = trace(spec.Axis(path="views", values=tuple(named.values())), [])
+    assert [point.label for point in curve.points] == list(named)
+    assert curve.points[0].value == ["digit", "position"]
 
 
 def test_no_interval_of_i_nce_exceeds_log_k() -> None:

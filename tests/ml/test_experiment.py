@@ -1,24 +1,23 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import safetensors.torch
 import torch
 from torch import Generator, Tensor
-from torchvision.io import decode_png
 
 from ml import encoders, spec, views
-from ml.datasets import load
-from ml.encoders import PixelEncoder
+from ml.datasets import Library, load
+from ml.encoders import PixelEncoder, Standardise
 from ml.events import Artifact, Checkpoint, Event, Metric, Progress, Result, Stage
 from ml.experiment import Diverged, learning_rate, run
-from ml.preview import preview
 from ml.views import Views
 
 CPU = torch.device("cpu")
-NOWHERE = Path("no-datasets")  # digits need none
+LIBRARY = Library(*(Path("no-datasets"),) * 3)  # digits need none
+DIGITS = spec.Dataset(name="digits")
 
 
 class Shuffled(spec.Noise):
@@ -28,7 +27,7 @@ class Shuffled(spec.Noise):
 class Watched(spec.Noise):
     """The images themselves, which the test looks at."""
 
-    seen: Any  # pydantic would copy a list
+    seen: ClassVar[list[Tensor]] = []
 
 
 class Undefined(spec.Noise):
@@ -61,13 +60,13 @@ def experiment(steps: int = 7, width: int = 8, recipe: Any = None, **parts: Any)
         "mi": {"k": 128},
         "tasks": [{"kind": "classification", "labels": 50}, {"kind": "knn"}],
     }
-    facts = load("digits", 16, NOWHERE, CPU).facts
-    resolved = spec.resolve(spec.ExperimentSpec.model_validate(asked | parts), facts)
+    document = spec.ExperimentSpec.model_validate(asked | parts)
+    resolved = spec.resolve(document, lambda dataset, _: load(dataset, LIBRARY, CPU).facts)
     return resolved if recipe is None else resolved.model_copy(update={"views": recipe})
 
 
 def events_of(asked: spec.ExperimentSpec, resume: Checkpoint | None = None) -> list[Event]:
-    return list(run(asked, NOWHERE, CPU, resume))
+    return list(run(asked, LIBRARY, CPU, resume))
 
 
 def results_of(events: list[Event]) -> dict[str, Any]:
@@ -110,9 +109,9 @@ def test_the_results_are_the_contracts_and_fit_in_json(undisturbed: list[Event])
     assert set(results) == {"mi", "information", "tasks", "quality", "timing", "hardware", "data"}
     assert {"value", "stderr", "log_k", "saturated", "kind"} <= set(results["mi"]["infonce"])
     assert set(results["tasks"]) == {"classification", "knn"}
-    assert set(results["tasks"]["knn"]) == {"metric", "value", "ci", "chance"}
+    assert set(results["tasks"]["knn"]) == {"metric", "value", "ci", "chance", "per_class"}
     assert set(results["timing"]) == {"data", "pretrain", "information", "tasks", "pairs_per_second"}
-    assert results["data"] == {"digest": load("digits", 16, NOWHERE, CPU).digest, "train": 1078, "test": 719}
+    assert results["data"] == {"digest": load(DIGITS, LIBRARY, CPU).digest, "train": 1078, "test": 719}
     assert 0 < results["mi"]["infonce"]["value"] <= results["mi"]["infonce"]["log_k"] == math.log(128)
 
 
@@ -125,8 +124,12 @@ def test_the_same_seed_gives_the_same_numbers_bit_for_bit(undisturbed: list[Even
 @pytest.mark.parametrize("stopped_at", [1, 6, 7])
 def test_a_resumed_run_ends_as_one_never_disturbed(stopped_at: int, precision: str) -> None:
     asked = experiment(pretrain={"steps": 7, "precision": precision})
-    disturbed = run(asked, NOWHERE, CPU)
-    checkpoint = next(stored(event.snapshot()) for event in disturbed if isinstance(event, Progress) and event.step == stopped_at)
+    disturbed = run(asked, LIBRARY, CPU)
+    checkpoint = next(
+        stored(event.snapshot())
+        for event in disturbed
+        if isinstance(event, Progress) and event.snapshot and event.step == stopped_at
+    )
     disturbed.close()
     assert checkpoint.step == stopped_at
     resumed, whole = numbers_of(events_of(asked, checkpoint)), numbers_of(events_of(asked))
@@ -136,15 +139,17 @@ def test_a_resumed_run_ends_as_one_never_disturbed(stopped_at: int, precision: s
 
 
 def test_a_checkpoint_of_a_later_stage_does_not_train_again(undisturbed: list[Event]) -> None:
-    events = run(experiment(), NOWHERE, CPU)
-    checkpoint = next(event.snapshot() for event in events if isinstance(event, Progress) and event.stage == "tasks")
+    events = run(experiment(), LIBRARY, CPU)
+    checkpoint = next(
+        event.snapshot() for event in events if isinstance(event, Progress) and event.snapshot and event.stage == "tasks"
+    )
     resumed = events_of(experiment(), checkpoint)
     assert not any(isinstance(event, Progress) and event.stage == "pretrain" for event in resumed)
     assert results_of(resumed)["tasks"] == results_of(undisturbed)["tasks"]
 
 
 def test_metrics_are_thinned_and_end_with_the_last_step() -> None:
-    events = run(experiment(steps=120, width=4, pretrain={"steps": 120, "batch_size": 8}), NOWHERE, CPU)
+    events = run(experiment(steps=120, width=4, pretrain={"steps": 120, "batch_size": 8}), LIBRARY, CPU)
     metrics = [event for event in events if isinstance(event, Metric)]
     assert {metric.name for metric in metrics} == {"loss", "learning_rate"}
     assert len(metrics) <= 100
@@ -166,9 +171,10 @@ def test_an_encoder_trained_on_shuffled_pairs_reads_no_information() -> None:
 
 
 def test_what_is_trained_on_calibrated_on_and_measured_on_are_different_items() -> None:
-    recipe = Watched(kind="noise", seen=[])
+    recipe = Watched(kind="noise")
+    recipe.seen.clear()
     bounds: dict[str, int] = {}
-    for event in run(experiment(recipe=recipe), NOWHERE, CPU):
+    for event in run(experiment(recipe=recipe), LIBRARY, CPU):
         if isinstance(event, Stage):
             bounds[event.name] = len(recipe.seen)
         if isinstance(event, Progress) and event.stage == "information":
@@ -184,11 +190,12 @@ def test_what_is_trained_on_calibrated_on_and_measured_on_are_different_items() 
 
 
 def test_an_epoch_sees_each_item_at_most_once() -> None:
-    recipe = Watched(kind="noise", seen=[])
-    for event in run(experiment(recipe=recipe), NOWHERE, CPU):
+    recipe = Watched(kind="noise")
+    recipe.seen.clear()
+    for event in run(experiment(recipe=recipe), LIBRARY, CPU):
         if isinstance(event, Stage) and event.name == "information":
             break
-    epochs = [torch.cat(recipe.seen[1:5]), torch.cat(recipe.seen[5:8])]  # the first batch is the preview's
+    epochs = [torch.cat(recipe.seen[2:6]), torch.cat(recipe.seen[6:9])]  # the first are the preview's and two examples
     assert [len(epoch.flatten(1).unique(dim=0)) for epoch in epochs] == [4 * 256, 3 * 256]
 
 
@@ -209,31 +216,8 @@ def test_the_learning_rate_warms_up_and_decays_to_zero() -> None:
 
 def test_the_saved_encoder_is_the_one_that_was_measured(undisturbed: list[Event]) -> None:
     weights = safetensors.torch.load(artifacts_of(undisturbed)["encoder.safetensors"])
-    encoder = PixelEncoder(encoders.build(spec.SmallConv(width=8), 1), torch.zeros(1), torch.ones(1))
+    encoder = PixelEncoder(encoders.build(spec.SmallConv(width=8), 1), Standardise(torch.zeros(1), torch.ones(1)))
     encoder.load_state_dict(weights)
-    data = load("digits", 16, NOWHERE, CPU)
-    assert torch.equal(encoder.mean, data.mean) and torch.equal(encoder.std, data.std)
-
-
-PICTURES = (spec.Noise(kind="noise", sigma=1.0), spec.Crop(kind="crop"), spec.Augment(kind="augment"))
-
-
-@pytest.mark.parametrize("recipe", PICTURES, ids=lambda recipe: recipe.kind)
-@pytest.mark.parametrize("size", [8, 16, 100])
-def test_a_preview_is_a_grid_of_pairs(recipe: spec.Views, size: int) -> None:
-    picture = preview(spec.Dataset(name="digits", image_size=size), recipe, NOWHERE)
-    pixels = decode_png(torch.frombuffer(bytearray(picture), dtype=torch.uint8))
-    assert pixels.shape[0] == 3
-    assert 500 <= pixels.shape[2] <= 750
-    assert picture == preview(spec.Dataset(name="digits", image_size=size), recipe, NOWHERE)
-
-
-def test_a_preview_shows_the_images_when_nothing_is_done_to_them() -> None:
-    picture = preview(spec.Dataset(name="digits"), spec.Noise(kind="noise", sigma=0), NOWHERE, pairs=1, seed=0)
-    pixels = decode_png(torch.frombuffer(bytearray(picture), dtype=torch.uint8))
-    side = pixels.shape[1]
-    v1, v2 = pixels[:, :, :side], pixels[:, :, -side:]
-    assert torch.equal(v1, v2)
-    scale = side // 16
-    originals = {image.numpy().tobytes() for image in load("digits", 16, NOWHERE, CPU).train_images}
-    assert v1[:1, ::scale, ::scale].numpy().tobytes() in originals
+    pixels = load(DIGITS, LIBRARY, CPU).train.take(torch.arange(1078)).double()
+    torch.testing.assert_close(weights["standardise.mean"], pixels.mean(dim=(0, 2, 3)).float())
+    torch.testing.assert_close(weights["standardise.std"], pixels.std(dim=(0, 2, 3), correction=0).float())

@@ -6,12 +6,17 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ml import encoders, methods, spec
-from ml.encoders import PixelEncoder
-from ml.methods.simclr import nt_xent
+from ml.encoders import PixelEncoder, Standardise
+from ml.methods.simclr import info_nce, nt_xent
 
 
 def features(B: int, D: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(B, D, generator=Generator().manual_seed(seed), dtype=dtype)
+
+
+def pixel_encoder(channels: int) -> PixelEncoder:
+    standardise = Standardise(torch.zeros(channels), torch.ones(channels))
+    return PixelEncoder(encoders.build(spec.SmallConv(width=4), channels), standardise)
 
 
 def slow_nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
@@ -61,10 +66,27 @@ def test_equal_views_apart_from_all_others_are_the_least_loss() -> None:
 
 
 def test_similarities_are_cosines_of_v1_in_rows_with_v2_in_columns() -> None:
-    encoder = PixelEncoder(encoders.build(spec.SmallConv(width=4), 1), torch.zeros(1), torch.ones(1))
-    method = methods.build(spec.SimCLR(projection=8), encoder).eval()
+    encoder = pixel_encoder(channels=1)
+    method = methods.build(spec.SimCLR(projection=8), [encoder], [16]).eval()
     v1, v2 = torch.rand(2, 5, 1, 16, 16, generator=Generator().manual_seed(0))
     with torch.no_grad():
-        z1, z2 = (method.get_submodule("projection")(encoder(view)) for view in (v1, v2))
+        z1, z2 = (method.get_submodule("projections.0")(encoder(view)) for view in (v1, v2))
+        expected = F.cosine_similarity(z1[:, None], z2[None, :], dim=2)
+        torch.testing.assert_close(method.similarities(v1, v2), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_between_two_kinds_random_features_lose_the_log_of_the_batch() -> None:
+    loss = info_nce(features(256, 64, seed=0), features(256, 64, seed=1), temperature=1.0)
+    assert loss.item() == pytest.approx(math.log(256), rel=0.02)
+
+
+def test_views_of_two_kinds_have_an_encoder_and_a_projection_each() -> None:
+    first, second = pixel_encoder(channels=1), pixel_encoder(channels=2)
+    method = methods.build(spec.SimCLR(projection=8), [first, second], [16, 16]).eval()
+    v1, v2 = torch.rand(5, 1, 16, 16, generator=Generator().manual_seed(0)), torch.rand(5, 2, 16, 16)
+    method.loss(v1, v2).backward()
+    assert all(parameter.grad is not None for parameter in method.parameters())
+    with torch.no_grad():
+        z1, z2 = method.get_submodule("projections.0")(first(v1)), method.get_submodule("projections.1")(second(v2))
         expected = F.cosine_similarity(z1[:, None], z2[None, :], dim=2)
         torch.testing.assert_close(method.similarities(v1, v2), expected, rtol=1e-4, atol=1e-5)

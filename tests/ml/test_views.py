@@ -5,13 +5,24 @@ import torch
 import torchvision.transforms.v2.functional as V
 from jaxtyping import TypeCheckError
 from torch import Generator
-from torchvision.transforms import RandomResizedCrop
 
-from ml import spec, views
-from ml.views import augment, resample
+from ml import encoders, methods, spec, views
+from ml.datasets.clips import ClipSplit
+from ml.datasets.photographs import of_images
+from ml.datasets.raw import BYTES
+from ml.datasets.scenes import SceneSplit
+from ml.datasets.split import ImageSplit, PairSplit, Pixels, Split
+from ml.encoders import PixelEncoder, Standardise
+from ml.views import adjust, drawn, resample
 
+CPU = torch.device("cpu")
+DEVICES = [CPU, torch.device("cuda")] if torch.cuda.is_available() else [CPU]
 FAMILIES = typing.get_args(typing.get_args(spec.Views)[0])
-IDENTITY = {"crop_scale_min": 1, "crop_ratio": (1, 1), "flip_p": 0, "jitter_p": 0, "grayscale_p": 0}
+SMALL: dict[type[spec.Family], dict[str, object]] = {
+    spec.Patches: {"size": 8, "distance": 4},
+    spec.PatchGrid: {"size": 8, "stride": 4},
+    spec.Temporal: {"gap": 2},
+}  # where the defaults are too large for small items
 
 
 def recipe_of(family: type[spec.Part], **parameters: object) -> spec.Views:
@@ -22,30 +33,108 @@ def photographs(B: int = 6, C: int = 3, size: int = 16) -> torch.Tensor:
     return torch.rand(B, C, size, size, generator=Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("family", FAMILIES)
+def stored(device: torch.device, *shape: int) -> Pixels:
+    numbers = torch.randint(0, 256, shape, dtype=torch.uint8, generator=Generator().manual_seed(1))
+    return Pixels(numbers.to(device), BYTES, device)
+
+
+def split_for(family: type[spec.Family], device: torch.device, channels: int = 3, items: int = 12) -> Split:
+    """A small split of the layout that the family takes."""
+    images = stored(device, items, channels, 16, 16)
+    if family is spec.Patches:
+        return of_images(images.stored, BYTES, device)
+    match family.takes[0]:
+        case "clips":
+            return ClipSplit(stored(device, items, 6, channels, 16, 16), {})
+        case "paired":
+            return PairSplit(images, stored(device, items, channels + 1, 12, 12), {})
+        case "scenes":
+            digits, backgrounds = (stored(device, items, *shape).stored for shape in ((28, 28), (3, 32, 32)))
+            labels = torch.arange(items, device=device) % 3
+            return SceneSplit(digits, labels, backgrounds, labels, seed=0)
+    return ImageSplit(images, {})
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+@pytest.mark.parametrize("channels", [1, 3, 13])
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
 class TestEveryFamily:
-    def test_gives_two_float_batches_and_leaves_the_images_alone(self, family: type[spec.Part], channels: int) -> None:
-        images = photographs(C=channels)
-        before = images.clone()
-        v1, v2 = views.make(recipe_of(family), images, Generator().manual_seed(0))
+    @pytest.fixture(autouse=True)
+    def _prepare(self, family: type[spec.Family], channels: int, device: torch.device) -> None:
+        if channels != 3 and (family.rgb or "scenes" in family.takes[:1]):
+            pytest.skip(f"{family.__name__} is for red, green and blue")
+        self.recipe = recipe_of(family, **SMALL.get(family, {}))
+        self.split = split_for(family, device, channels)
+        self.items = torch.arange(len(self.split), device=device)
+        self.device = device
+
+    def made(self, seed: int, items: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        chosen = self.split.take(self.items if items is None else items)
+        return views.make(self.recipe, chosen, Generator(self.device).manual_seed(seed))
+
+    def test_gives_two_finite_float_batches_on_the_items_device_and_leaves_the_items_alone(self) -> None:
+        before = self.made(seed=0)
+        images = self.split.take(self.items)
+        kept = images.clone() if isinstance(images, torch.Tensor) else None
+        v1, v2 = views.make(self.recipe, images, Generator(self.device).manual_seed(0))
         assert v1.dtype == v2.dtype == torch.float32
-        assert len(v1) == len(v2) == len(images)
+        assert v1.device.type == v2.device.type == self.device.type
+        assert len(v1) == len(v2) == len(self.split)
         assert v1.isfinite().all() and v2.isfinite().all()
-        assert torch.equal(images, before)
+        assert torch.equal(v1, before[0])
+        assert kept is None or torch.equal(images, kept)
 
-    def test_the_same_seed_gives_the_same_pixels(self, family: type[spec.Part], channels: int) -> None:
-        first = views.make(recipe_of(family), photographs(C=channels), Generator().manual_seed(3))
-        second = views.make(recipe_of(family), photographs(C=channels), Generator().manual_seed(3))
-        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    def test_channels_are_those_of_the_items_or_their_split(self, family: type[spec.Family], channels: int) -> None:
+        v1, v2 = self.made(seed=0)
+        promised = {spec.ColorSplit: (1, 2), spec.Paired: (channels, channels + 1)}
+        assert (v1.shape[-3], v2.shape[-3]) == promised.get(family, (channels, channels))
 
-    def test_where_there_is_chance_each_sample_has_its_own(self, family: type[spec.Part], channels: int) -> None:
-        images = photographs(B=1, C=channels).expand(8, -1, -1, -1)
-        v1, v2 = views.make(recipe_of(family), images, Generator().manual_seed(0))
-        other, _ = views.make(recipe_of(family), images, Generator().manual_seed(1))
+    def test_views_of_one_kind_have_one_shape(self, family: type[spec.Family]) -> None:
+        v1, v2 = self.made(seed=0)
+        if not family.two_kinds and family is not spec.Factors:
+            assert v1.shape == v2.shape
+
+    def test_the_same_seed_gives_the_same_pixels(self) -> None:
+        assert all(torch.equal(first, second) for first, second in zip(self.made(seed=3), self.made(seed=3), strict=True))
+
+    def test_where_there_is_chance_each_sample_has_its_own(self) -> None:
+        same = torch.zeros(8, dtype=torch.long, device=self.device)
+        v1, v2 = self.made(seed=0, items=same)
+        other, _ = self.made(seed=1, items=same)
         if not torch.equal(v1, other):
-            assert all(len(view.unique(dim=0)) > 4 for view in (v1, v2))
+            assert all(len(view.unique(dim=0)) > 2 for view in (v1, v2))
             assert v1.shape != v2.shape or not torch.equal(v1, v2)
+
+    def test_clean_inputs_have_the_channels_and_encoders_of_the_views(self, family: type[spec.Family], channels: int) -> None:
+        if family is spec.Patches:  # its tasks are on whole images
+            inputs: tuple[torch.Tensor, ...] = views.clean(self.recipe, photographs(C=channels).to(self.device))
+        else:
+            inputs = views.clean(self.recipe, self.split.take(self.items))
+        assert len(inputs) == (2 if family.two_kinds else 1)
+        assert all(clean.ndim == 4 for clean in inputs)
+        assert [clean.shape[1] for clean in inputs] == [view.shape[-3] for view in self.made(seed=0)[: len(inputs)]]
+
+    @pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])
+    def test_a_step_of_training_moves_every_weight(self, family: type[spec.Family], autocast: bool) -> None:
+        torch.manual_seed(0)
+        v1, v2 = self.made(seed=0)
+        architecture = spec.ConvLSTM(kind="conv_lstm") if family is spec.Factors else spec.SmallConv(width=4)
+        built = [encoders.build(architecture, view.shape[-3]) for view in ((v1, v2) if family.two_kinds else (v1,))]
+        widths = (64, 64) if family is spec.Factors else (16,) * len(built)
+        standard = [Standardise(torch.zeros(view.shape[-3]), torch.ones(view.shape[-3])) for view in (v1, v2)]
+        pixel = [PixelEncoder(encoder, before, autocast) for encoder, before in zip(built, standard, strict=False)]
+        method = methods.build(spec.SimCLR(), pixel, widths).to(self.device)
+        loss = method.loss(v1, v2)
+        loss.backward()
+        assert loss.isfinite()
+        assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in method.parameters())
+
+    def test_captions_are_kept_only_while_somebody_records(self) -> None:
+        with drawn.recording() as record:
+            recorded = self.made(seed=0)
+        silent = self.made(seed=0)
+        assert all(torch.equal(first, second) for first, second in zip(recorded, silent, strict=True))
+        assert all(len(words) == len(self.split) for *_, words in record.notes)
 
 
 def test_noise_has_the_standard_deviation_asked_for_and_is_not_clipped() -> None:
@@ -85,88 +174,8 @@ def test_resized_boxes_are_torchvisions_resized_crop(box: tuple[int, int, int, i
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("adjust", ["brightness", "contrast", "saturation"])
-@pytest.mark.parametrize("factor", [0.0, 0.4, 1.0, 1.7])
-def test_colour_factors_are_torchvisions(adjust: str, factor: float) -> None:
-    images = photographs()
-    actual = getattr(augment, f"adjust_{adjust}")(images, torch.full((len(images),), factor))
-    torch.testing.assert_close(actual, getattr(V, f"adjust_{adjust}")(images, factor), rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("adjust", ["brightness", "contrast"])
-def test_colour_factors_of_grey_images_are_torchvisions(adjust: str) -> None:
-    images = photographs(C=1)
-    actual = getattr(augment, f"adjust_{adjust}")(images, torch.full((len(images),), 0.4))
-    torch.testing.assert_close(actual, getattr(V, f"adjust_{adjust}")(images, 0.4), rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("turns", [-0.5, -0.2, 0.0, 0.1, 0.35, 0.5])
-def test_hue_is_torchvisions(turns: float) -> None:
-    images = photographs(B=4, size=32)
-    images[0] = images[0].round()  # full and empty channels, greys, black and white: ties of the maximum
-    images[1] = images[1][:1]
-    actual = augment.adjust_hue(images, torch.full((4,), turns))
-    torch.testing.assert_close(actual, V.adjust_hue(images, turns), rtol=0, atol=1e-5)
-
-
-def test_grayscale_is_torchvisions() -> None:
-    torch.testing.assert_close(augment.to_grayscale(photographs()), V.rgb_to_grayscale(photographs()), rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize(("sigma", "radius"), [(0.1, 1), (0.7, 3), (2.0, 6), (5.0, 15)])
-def test_blur_is_torchvisions(sigma: float, radius: int) -> None:
-    images = photographs()
-    actual = augment.gaussian_blur(images, torch.full((len(images),), sigma), radius)
-    expected = V.gaussian_blur(images, kernel_size=[2 * radius + 1] * 2, sigma=[sigma] * 2)
-    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
-
-
-def test_each_sample_has_its_own_factor() -> None:
-    images, factors = photographs(B=3), torch.tensor([0.2, 1.0, 1.4])
-    together = augment.adjust_contrast(images, factors)
-    apart = [augment.adjust_contrast(images[i : i + 1], factors[i : i + 1]) for i in range(3)]
-    torch.testing.assert_close(together, torch.cat(apart))
-
-
-def test_augment_without_any_chance_is_the_identity() -> None:
-    v1, v2 = views.make(recipe_of(spec.Augment, **IDENTITY), photographs(), Generator().manual_seed(0))
-    torch.testing.assert_close(v1, photographs(), rtol=0, atol=1e-6)
-    torch.testing.assert_close(v2, photographs(), rtol=0, atol=1e-6)
-
-
-def test_jitter_of_chance_zero_and_strength_zero_are_the_same() -> None:
-    images = photographs()
-    never = views.make(recipe_of(spec.Augment, jitter_p=0, grayscale_p=0), images, Generator().manual_seed(0))
-    nothing = views.make(recipe_of(spec.Augment, jitter=0, grayscale_p=0), images, Generator().manual_seed(0))
-    assert torch.equal(never[0], nothing[0])
-
-
-@pytest.mark.parametrize("chance", ["flip_p", "jitter_p", "grayscale_p", "blur_p"])
-def test_chances_are_taken_as_often_as_asked(chance: str) -> None:
-    images = photographs(B=2000, size=8)
-    v1, v2 = views.make(recipe_of(spec.Augment, **(IDENTITY | {chance: 0.3})), images, Generator().manual_seed(0))
-    changed = torch.stack([(view - images).abs().amax(dim=(1, 2, 3)) > 1e-4 for view in (v1, v2)])
-    assert changed.float().mean().item() == pytest.approx(0.3, abs=4 * (0.3 * 0.7 / 4000) ** 0.5)
-    both = (changed[0] & changed[1]).float().mean().item()
-    assert both == pytest.approx(0.09, abs=4 * (0.09 * 0.91 / 2000) ** 0.5)  # the two views' chances are independent
-
-
-@pytest.mark.parametrize(("H", "W"), [(32, 32), (12, 40)])
-def test_boxes_are_distributed_as_random_resized_crops(H: int, W: int) -> None:
-    n, scale, ratio = 3000, (0.2, 1.0), (3 / 4, 4 / 3)
-    ours = augment.random_boxes(scale[0], ratio, n, H, W, Generator().manual_seed(0)).T
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        image = torch.empty(1, H, W)
-        theirs = torch.tensor([RandomResizedCrop.get_params(image, scale, ratio) for _ in range(n)]).float()
-    error = (ours.var(dim=0) / n + theirs.var(dim=0) / n).sqrt()
-    assert ((ours.mean(dim=0) - theirs.mean(dim=0)).abs() <= 4 * error + 1e-9).all()
-    assert ours.std(dim=0).numpy() == pytest.approx(theirs.std(dim=0).numpy(), rel=0.1)
-    assert (ours[:, :2] >= 0).all() and (ours[:, 0] + ours[:, 2] <= H).all() and (ours[:, 1] + ours[:, 3] <= W).all()
-
-
 def test_shapes_in_signatures_are_checked_here() -> None:
     with pytest.raises(TypeCheckError):
-        augment.adjust_hue(photographs(C=1), torch.zeros(6))
+        adjust.hue_(photographs(C=1), torch.zeros(6))
     with pytest.raises(TypeCheckError):
         views.make(recipe_of(spec.Noise), photographs()[0], Generator())

@@ -1,0 +1,343 @@
+"""`make reproduce`: the paper's experiments on real data, one study a view family, with figures, pictures and a verdict each.
+
+`python -m benchmarks.reproduce [STUDY ...]`. A study trains its preset's sweep, one training a core, and keeps each result as
+soon as it is there: broken off, it goes on where it was. Reports lie in `benchmarks/reproduce/`.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from benchmarks.run import hardware
+from workers.process import ALLOCATOR
+
+FOLDER = Path(__file__).with_name("reproduce")
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A statement of the paper or of theory, and whether it is so here."""
+
+    statement: str
+    measured: str
+    met: bool
+
+
+@dataclass(frozen=True)
+class Study:
+    """A preset, what to look for in its trainings, and the values at which its view pairs are shown."""
+
+    preset: str
+    judge: Callable[["Rows"], Iterator[Check]]
+
+
+class Rows:
+    """The finished trainings of a study, by axis value."""
+
+    def __init__(self, labels: Sequence[str], values: Sequence[Any], results: Sequence[Sequence[Json]]) -> None:
+        self.labels = labels
+        self.values = values
+        self.results = results
+
+    def i_nce(self, index: int) -> float:
+        """Mean over the seeds, in nats."""
+        return mean(found["mi"]["infonce"]["value"] for found in self.results[index])
+
+    def task(self, index: int, name: str) -> float:
+        """Mean over the seeds of a task's value."""
+        return mean(found["tasks"][name]["value"] for found in self.results[index])
+
+    def tasks(self) -> list[str]:
+        """Names of the tasks."""
+        return list(self.results[0][0]["tasks"])
+
+
+def mean(values: Iterator[float]) -> float:
+    """Of at least one number."""
+    numbers = list(values)
+    return sum(numbers) / len(numbers)
+
+
+# What each study should show ------------------------------------------------------------------------------------------
+
+
+def _monotone(rows: Rows, falls: bool) -> Check:
+    from scipy.stats import spearmanr  # noqa: PLC0415 - slow to import
+
+    rho = float(spearmanr(range(len(rows.values)), [rows.i_nce(index) for index in range(len(rows.values))]).statistic)
+    words = "falls" if falls else "rises"
+    return Check(f"I_NCE {words} along the axis, |Spearman| at least .9", f"{rho:+.2f}", rho <= -0.9 if falls else rho >= 0.9)
+
+
+def _patches(rows: Rows) -> Iterator[Check]:
+    yield _monotone(rows, falls=True)
+    yield from _peaks(rows)
+
+
+def _crop(rows: Rows) -> Iterator[Check]:
+    yield _monotone(rows, falls=False)
+    yield from _peaks(rows)
+
+
+def _jitter(rows: Rows) -> Iterator[Check]:
+    yield _monotone(rows, falls=True)
+    yield from _peaks(rows)
+
+
+def _frequency(rows: Rows) -> Iterator[Check]:
+    best = max(range(len(rows.values)), key=rows.i_nce)
+    met = 0 < best < len(rows.values) - 1
+    yield Check("I_NCE has its maximum inside the axis, near 0.7 px in the paper", f"at {rows.labels[best]} px", met)
+    yield from _peaks(rows)
+
+
+def _peaks(rows: Rows) -> Iterator[Check]:
+    for name in rows.tasks():
+        values = [rows.task(index, name) for index in range(len(rows.values))]
+        best = max(range(len(values)), key=values.__getitem__)
+        inside = 0 < best < len(values) - 1
+        yield Check(f"accuracy of {name} peaks inside the axis", f"{values[best]:.3f} at {rows.labels[best]}", inside)
+
+
+LUMA_CHROMA = ("yuv", "ycbcr", "ydbdr", "ypbpr", "yiq", "lab", "luv")
+SAME_PLANE = ("yuv", "ycbcr", "ydbdr", "ypbpr", "yiq")
+
+
+def _colours(rows: Rows) -> Iterator[Check]:
+    nats = {value: rows.i_nce(index) for index, value in enumerate(rows.values)}
+    for space in ("rgb", "xyz"):
+        most = max(LUMA_CHROMA, key=nats.__getitem__)
+        above = nats[space] > nats[most]
+        statement = f"{space.upper()} shares more than every luma-chroma space"
+        yield Check(statement, f"{nats[space]:.2f} against at most {nats[most]:.2f} nats ({most})", above)
+    spread = max(nats[space] for space in SAME_PLANE) - min(nats[space] for space in SAME_PLANE)
+    sd = max(_deviation([found["mi"]["infonce"]["value"] for found in rows.results[rows.values.index(s)]]) for s in SAME_PLANE)
+    yield Check(
+        "the five spaces of one luma axis and one chroma plane tie: spread within 4 seed sd of a value",
+        f"spread {spread:.2f}, largest sd over seeds {sd:.2f} nats",
+        spread <= 4 * max(sd, 0.02),
+    )
+    from scipy.stats import spearmanr  # noqa: PLC0415 - slow to import
+
+    for name in rows.tasks():
+        values = [rows.task(index, name) for index in range(len(rows.values))]
+        rho = float(spearmanr(list(nats.values()), values).statistic)
+        yield Check(f"less I_NCE, better accuracy of {name}: Spearman below 0", f"{rho:+.2f}", rho < 0)
+
+
+def _deviation(values: Sequence[float]) -> float:
+    centre = sum(values) / len(values)
+    return float((sum((value - centre) ** 2 for value in values) / max(len(values) - 1, 1)) ** 0.5)
+
+
+def _moving_mnist(rows: Rows) -> Iterator[Check]:
+    """The ordering of the paper's table 2, as error rates in percent and pixels."""
+    at = {label: index for index, label in enumerate(rows.labels)}
+
+    def errors(label: str) -> tuple[float, float, float]:
+        digit, background = (100 * (1 - rows.task(at[label], name)) for name in ("digit", "background"))
+        return digit, background, rows.task(at[label], "position")
+
+    wanted: list[tuple[str, str, Callable[[float, float, float], bool]]] = [
+        ("digit", "digit < 25 %, background > 80 %, position > 10 px", lambda d, b, p: d < 25 and b > 80 and p > 10),
+        ("background", "background < 60 %, digit > 80 %", lambda d, b, p: b < 60 and d > 80),
+        ("position", "position < 6 px", lambda d, b, p: p < 6),
+        ("digit + background + position", "digit > 75 %", lambda d, b, p: d > 75),
+    ]
+    for label, statement, met in wanted:
+        found = errors(label)
+        measured = "digit {:.1f} %, background {:.1f} %, position {:.1f} px".format(*found)
+        yield Check(f"sharing {label}: {statement}", measured, met(*found))
+
+
+STUDIES = {
+    "patches": Study("fig3-patches", _patches),
+    "colour-spaces": Study("fig4-colour-spaces", _colours),
+    "frequency": Study("frequency", _frequency),
+    "crop": Study("fig5-crop", _crop),
+    "jitter": Study("fig5-jitter", _jitter),
+    "moving-mnist": Study("table2-moving-mnist", _moving_mnist),
+    "moving-mnist-places": Study("moving-mnist-places", _moving_mnist),
+}
+
+
+# Training -------------------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Carry out the studies asked for, or all of them."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.reproduce", description=__doc__)
+    parser.add_argument("study", nargs="*", choices=[*STUDIES, []], help="all by default")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="trainings at a time, each of one thread")
+    chosen = parser.parse_args(arguments)
+    as_runners_are = ALLOCATOR | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    if not as_runners_are.items() <= os.environ.items():  # glibc reads them when a process starts
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.reproduce", *sys.argv[1:]], os.environ | as_runners_are)
+    for name in chosen.study or STUDIES:
+        _carry_out(name, STUDIES[name], chosen.workers)
+
+
+def _carry_out(name: str, study: Study, workers: int) -> None:
+    from app import planning, presets  # noqa: PLC0415
+    from ml.spec import expand, identity, resolve  # noqa: PLC0415
+
+    sweep = presets.get(study.preset).sweep
+    trainings = [(index, resolve(spec, planning.facts, _precision())) for index, spec in expand(sweep)]
+    kept = FOLDER / f"{name}.jsonl"
+    done: dict[str, Json] = {}
+    if kept.exists():
+        done = {line["key"]: line for line in map(json.loads, kept.read_text().splitlines())}
+    keys = [hashlib.sha256(json.dumps(identity(spec), sort_keys=True).encode()).hexdigest()[:16] for _, spec in trainings]
+    missing = {key: spec for key, (_, spec) in zip(keys, trainings, strict=True) if key not in done}
+    print(f"{name}: {len(trainings)} trainings, {len(missing)} to do", flush=True)  # noqa: T201
+    FOLDER.mkdir(exist_ok=True)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        running = {pool.submit(_train, spec.model_dump_json()): key for key, spec in missing.items()}
+        for future in as_completed(running):
+            line = {"key": running[future], **future.result()}
+            done[line["key"]] = line
+            with kept.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            print(f"{name}: {line['words']}", flush=True)  # noqa: T201
+    _report(name, study, sweep, [(index, done[key]) for key, (index, _) in zip(keys, trainings, strict=True)])
+
+
+def _train(document: str) -> Json:
+    """In a process of its own: one training, and what is kept of it."""
+    import torch  # noqa: PLC0415
+
+    from app.version import CODE_VERSION  # noqa: PLC0415
+    from ml import experiment  # noqa: PLC0415
+    from ml.events import Result  # noqa: PLC0415
+    from ml.spec import ExperimentSpec  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    spec = ExperimentSpec.model_validate_json(document)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    started = time.monotonic()
+    (results,) = (event.results for event in experiment.run(spec, _library(), device) if isinstance(event, Result))
+    nats = results["mi"]["infonce"]["value"]
+    tasks = ", ".join(f"{name} {found['value']:.3f}" for name, found in results["tasks"].items())
+    words = f"{spec.views.model_dump(exclude_defaults=True)} seed {spec.seed}: {nats:.2f} nats; {tasks}"
+    return {
+        "spec": spec.model_dump(mode="json"),
+        "results": results,
+        "seconds": round(time.monotonic() - started, 1),
+        "code": CODE_VERSION,
+        "date": datetime.now(UTC).date().isoformat(),
+        "words": words,
+    }
+
+
+def _library() -> Any:
+    from app.settings import settings  # noqa: PLC0415
+    from ml.datasets import Library  # noqa: PLC0415
+
+    return Library(settings().datasets_dir, settings().uploads_dir, settings().prepared_dir)
+
+
+def _precision() -> Any:
+    from app.persistence.hardware import describe  # noqa: PLC0415
+
+    return "bfloat16" if describe()["fast_bfloat16"] else "float32"
+
+
+# Reporting ------------------------------------------------------------------------------------------------------------
+
+
+def _report(name: str, study: Study, sweep: Any, trainings: Sequence[tuple[int, Json]]) -> None:
+    """`NAME.md` with its checks and its table, `NAME.svg` with its curve, `NAME-views.png` with pairs along the axis."""
+    from app import figure  # noqa: PLC0415
+    from ml import curve, preview  # noqa: PLC0415
+    from ml.spec import ExperimentSpec  # noqa: PLC0415
+
+    axis = sweep.axis
+    labels = axis.labels or tuple(f"{value:g}" for value in axis.values)
+    results = [[line["results"] for at, line in trainings if at == index] for index in range(len(axis.values))]
+    rows = Rows(labels, axis.values, results)
+    traced = curve.trace(axis, [_measurement(index, line) for index, line in trainings])
+    (FOLDER / f"{name}.svg").write_bytes(figure.render(figure.figure(traced, sweep.name), "svg"))
+    shown = sorted({0, len(labels) // 2, len(labels) - 1}) if axis.ordered else range(len(labels))
+    specs = [ExperimentSpec.model_validate(next(line["spec"] for at, line in trainings if at == index)) for index in shown]
+    pictures = [preview.preview(spec.dataset, spec.views, _library(), pairs=4, seed=spec.seed) for spec in specs]
+    captions = [f"{labels[index]}: {rows.i_nce(index):.2f} nats" for index in shown]
+    views = figure.views_picture(list(zip(captions, pictures, strict=True)))
+    (FOLDER / f"{name}-views.png").write_bytes(figure.render(views, "png"))
+    (FOLDER / f"{name}.md").write_text(_page(name, study, sweep, rows, traced, [line for _, line in trainings]))
+    print(f"{name}: written to {FOLDER / name}.md", flush=True)  # noqa: T201
+
+
+def _measurement(index: int, line: Json) -> Any:
+    from ml import curve  # noqa: PLC0415
+
+    nats = line["results"]["mi"]["infonce"]
+    tasks = line["results"]["tasks"]
+    return curve.Measurement(
+        experiment=line["key"],
+        index=index,
+        seed=line["spec"]["seed"],
+        i_nce=nats["value"],
+        i_nce_stderr=nats["stderr"],
+        log_k=nats["log_k"],
+        saturated=nats["saturated"],
+        tasks={name: curve.TaskResult(found["value"], tuple(found["ci"]), found["metric"]) for name, found in tasks.items()},
+    )
+
+
+def _page(name: str, study: Study, sweep: Any, rows: Rows, traced: Any, lines: Sequence[Json]) -> str:
+    tasks = rows.tasks()
+    spec = lines[0]["spec"]
+    checks = [f"| {check.statement} | {check.measured} | {'yes' if check.met else '**no**'} |" for check in study.judge(rows)]
+    table = [
+        f"| {label} | {rows.i_nce(index):.2f} | " + " | ".join(f"{rows.task(index, task):.3f}" for task in tasks) + " |"
+        for index, label in enumerate(rows.labels)
+    ]
+    verdicts = [f"- {task}: {verdict.words}" for task, verdict in traced.verdicts.items()]
+    encoder = ", ".join(f"{key} {value}" for key, value in spec["encoder"].items())
+    pretrain = {key: value for key, value in spec["pretrain"].items() if value is not None}
+    dates = sorted({line["date"] for line in lines})
+    return "\n".join(
+        [
+            f"# {sweep.name}",
+            "",
+            f"`make reproduce-{name}`, the preset `{study.preset}`: dataset {spec['dataset']['name']}, {len(lines)} trainings "
+            f"({len(lines) // len(rows.labels)} a value), encoder {encoder}; pretraining "
+            + ", ".join(f"{key} {value}" for key, value in pretrain.items())
+            + f"; K = {spec['mi']['k']}. Trained {' to '.join(dates)} on {hardware()}, one thread a training, "
+            f"{sum(line['seconds'] for line in lines) / 60:.0f} minutes of one core in all; code "
+            + ", ".join(sorted({line["code"] for line in lines}))
+            + ".",
+            "",
+            "| what should be seen | measured | met |",
+            "|---|---|---|",
+            *checks,
+            "",
+            f"| {sweep.axis.path} | I_NCE (nats) | " + " | ".join(tasks) + " |",
+            "|---" * (2 + len(tasks)) + "|",
+            *table,
+            "",
+            "Verdicts of the two-lines test:",
+            "",
+            *verdicts,
+            "",
+            f"![The curve]({name}.svg)",
+            "",
+            f"![View pairs along the axis]({name}-views.png)",
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

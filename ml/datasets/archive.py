@@ -1,0 +1,120 @@
+"""The arrays of an npz, the large ones read a few items at a time; nothing is unpickled."""
+
+import math
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ml.datasets.raw import Array, DatasetInvalid, File, Indices
+
+CHUNK_BYTES = 2**24
+UNREADABLE = (ValueError, OSError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an array's file says of it before its data."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran: bool
+    """Whether the first axis changes fastest."""
+
+    @property
+    def bytes_an_item(self) -> int:
+        """Along the first axis."""
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+
+class Archive:
+    """An npz, closed by `with`. Raises DatasetInvalid, here and when it is read, where it is no npz of plain arrays."""
+
+    def __init__(self, path: Path, what: str = "") -> None:
+        """`what` is what messages call it; its path by default."""
+        self.what = what or str(path)
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except UNREADABLE as error:
+            raise self._refused(error) from None
+        try:
+            names = [name for name in self._zip.namelist() if name.endswith(".npy")]
+            self.headers = {name.removesuffix(".npy"): self._header(name) for name in names}
+        except UNREADABLE as error:
+            self._zip.close()
+            raise self._refused(error) from None
+
+    def __enter__(self) -> "Archive":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._zip.close()
+
+    @property
+    def bytes(self) -> int:
+        """Of all arrays, unpacked."""
+        return sum(header.bytes_an_item * math.prod(header.shape[:1]) for header in self.headers.values())
+
+    def whole(self, key: str) -> Array:
+        """An array, in memory."""
+        try:
+            with self._zip.open(f"{key}.npy") as file:
+                array: Array = np.lib.format.read_array(file, allow_pickle=False)
+        except UNREADABLE as error:
+            raise self._refused(error) from None
+        return array
+
+    def items(self, key: str) -> Iterator[Array]:
+        """The array's items in their order, in chunks [n, ...] of some `CHUNK_BYTES`."""
+        header = self.headers[key]
+        if header.fortran:  # no item lies in one piece
+            yield self.whole(key)
+            return
+        items, size = header.shape[0], header.bytes_an_item
+        a_time = max(1, CHUNK_BYTES // max(size, 1))
+        try:
+            with self._zip.open(f"{key}.npy") as file:
+                _read_header(file)
+                for start in range(0, items, a_time):
+                    chunk = min(a_time, items - start)
+                    content = file.read(chunk * size)
+                    if len(content) < chunk * size:
+                        raise EOFError(f"{key} ends before its {items} items do")
+                    yield np.frombuffer(content, header.dtype).reshape(chunk, *header.shape[1:])
+        except UNREADABLE as error:
+            raise self._refused(error) from None
+
+    def labels(self, key: str, items: int) -> Indices:
+        """Integers [N] or [N, 1], one an item; -1 for what is negative."""
+        labels = self.whole(key)
+        if labels.ndim == 2 and labels.shape[1] == 1:
+            labels = labels[:, 0]
+        if labels.shape != (items,) or labels.dtype.kind not in "iu":
+            raise DatasetInvalid(
+                f"{self.what}: {key} is {labels.dtype} {labels.shape}; labels must be {items} integers, one an item, negative "
+                "where it has none"
+            )
+        return np.maximum(labels.astype(np.int64), -1)
+
+    def _header(self, name: str) -> Header:
+        with self._zip.open(name) as file:
+            header = _read_header(file)
+        if header.dtype.hasobject:
+            raise ValueError(f"{name.removesuffix('.npy')} holds Python objects, which would have to be unpickled")
+        return header
+
+    def _refused(self, error: Exception) -> DatasetInvalid:
+        return DatasetInvalid(f"{self.what} cannot be read as an npz of plain arrays: {error}")
+
+
+def _read_header(file: File) -> Header:
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(file)
+    if version not in read:
+        raise ValueError(f"an array of npy version {version}; only 1.0 and 2.0 are understood")
+    shape, fortran, dtype = read[version](file)
+    return Header(shape, dtype, fortran and len(shape) > 1)

@@ -1,0 +1,163 @@
+"""What a spec becomes before it is run, and what is refused with which field."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from ml import spec
+from ml.spec import DatasetFacts, ExperimentSpec, SpecError
+
+FACTS = {
+    "digits": DatasetFacts(name="digits", train=1078, test=719, channels=1, image_size=16, classes=10),
+    "cifar10": DatasetFacts(name="cifar10", train=50_000, test=10_000, channels=3, image_size=32, classes=10),
+    "stl10": DatasetFacts(name="stl10", train=105_000, test=8_000, labelled=5_000, channels=3, image_size=96, classes=10),
+    "bands": DatasetFacts(name="bands", train=500, test=300, channels=13, image_size=32, classes=4, dtype="uint16"),
+    "bsds500": DatasetFacts(
+        name="bsds500", layout="photos", train=120, test=80, channels=3, image_size=64, smallest_side=321, version="a"
+    ),
+    "walks": DatasetFacts(name="walks", layout="clips", train=90, test=60, channels=1, image_size=32, frames=16, classes=5),
+    "sensors": DatasetFacts(
+        name="sensors", layout="paired", train=90, test=60, channels=3, channels2=1, image_size=24, classes=2
+    ),
+    "moving_mnist": DatasetFacts(
+        name="moving_mnist",
+        layout="scenes",
+        train=60_000,
+        test=10_000,
+        channels=3,
+        image_size=64,
+        frames=20,
+        factors={"digit": 10, "background": 10, "position": None},
+        digits="mnist",
+        backgrounds="textures",
+    ),
+}
+
+
+def resolved(name: str, views: Any, **parts: Any) -> ExperimentSpec:
+    """Resolving twice, or after storing, changes nothing more."""
+    asked = ExperimentSpec.model_validate({"dataset": {"name": name}, "views": views} | parts)
+    once = spec.resolve(asked, lambda dataset, _: FACTS[dataset.name])
+    stored = ExperimentSpec.model_validate(once.model_dump(mode="json"))
+    assert spec.resolve(once, lambda dataset, _: FACTS[dataset.name]) == once
+    assert spec.resolve(stored, lambda dataset, _: FACTS[dataset.name]) == once
+    return once
+
+
+@pytest.mark.parametrize(
+    ("name", "views", "parts", "pointer", "words"),
+    [
+        ("digits", {"kind": "color_split"}, {}, "/views/kind", "needs red, green and blue, but digits has 1 channel"),
+        ("bands", {"kind": "color_split"}, {}, "/views/kind", "noise, crop, augment, frequency and patches work with any number"),
+        ("digits", {"kind": "temporal"}, {}, "/views/kind", "works on clips or scenes, but digits holds images"),
+        ("walks", {"kind": "crop"}, {}, "/views/kind", "works on images or photos, but walks holds clips"),
+        ("cifar10", {"kind": "factors"}, {}, "/views/kind", "works on scenes, but cifar10 holds images"),
+        ("cifar10", {"kind": "paired"}, {}, "/views/kind", "works on paired, but cifar10 holds images"),
+        (
+            "bsds500",
+            {"kind": "patches", "distance": 300},
+            {},
+            "/views/distance",
+            "need 364 px, but the smallest image .* has 321",
+        ),
+        ("cifar10", {"kind": "patches", "size": 30, "distance": 3}, {}, "/views/distance", "need 33 px"),
+        ("digits", {"kind": "patch_grid", "size": 12, "stride": 5}, {}, "/views/stride", "needs 17 px, but .* have 16"),
+        ("walks", {"kind": "temporal", "gap": 16}, {}, "/views/gap", "have 16; at most 15"),
+        (
+            "moving_mnist",
+            {"kind": "factors"},
+            {"encoder": {"kind": "small_conv"}},
+            "/encoder/kind",
+            "conv_lstm takes and small_conv does not",
+        ),
+        ("bsds500", {"kind": "patches"}, {"tasks": [{"kind": "knn"}]}, "/tasks/0/target", "has no labels"),
+        ("cifar10", {"kind": "crop"}, {"tasks": [{"kind": "localization"}]}, "/tasks/0/target", "has no position"),
+        (
+            "moving_mnist",
+            {"kind": "factors"},
+            {"tasks": [{"kind": "classification"}]},
+            "/tasks/0/target",
+            "choose digit or background",
+        ),
+        ("stl10", {"kind": "crop"}, {"tasks": [{"kind": "knn", "labels": 5001}]}, "/tasks/0/labels", "10 .* to 5000"),
+        (
+            "bsds500",
+            {"kind": "patches"},
+            {"tasks": [{"kind": "knn", "dataset": {"name": "digits"}}]},
+            "/tasks/0/dataset/name",
+            "3 channel.*but digits has 1",
+        ),
+        (
+            "cifar10",
+            {"kind": "crop"},
+            {"tasks": [{"kind": "knn", "dataset": {"name": "walks"}}]},
+            "/tasks/0/dataset/name",
+            "needs images, but walks holds clips",
+        ),
+        ("cifar10", {"kind": "crop"}, {"dataset": {"name": "cifar10", "digits": "mnist"}}, "/dataset/digits", "moving_mnist"),
+        (
+            "sensors",
+            {"kind": "paired"},
+            {"dataset": {"name": "sensors", "image_size": 32}},
+            "/dataset/image_size",
+            "leave it out",
+        ),
+        ("digits", {"kind": "noise"}, {"pretrain": {"batch_size": 2000}}, "/pretrain/batch_size", "at most 1078"),
+        ("digits", {"kind": "noise"}, {"mi": {"k": 541}}, "/mi/k", "2 to 540"),
+    ],
+)
+def test_what_does_not_fit_is_refused_at_its_field(
+    name: str, views: Any, parts: dict[str, Any], pointer: str, words: str
+) -> None:
+    with pytest.raises(SpecError, match=words) as refusal:
+        resolved(name, views, **parts)
+    assert refusal.value.pointer == pointer
+
+
+def test_patches_are_drawn_again_and_again_so_batch_and_candidates_count_pairs() -> None:
+    found = resolved("bsds500", {"kind": "patches"}, pretrain={"batch_size": 4096}, mi={"k": 2048}, tasks=[])
+    assert (found.pretrain.batch_size, found.mi.k) == (4096, 2048)
+    assert resolved("bsds500", {"kind": "patches"}).mi.k == 512
+
+
+def test_photographs_are_squares_for_other_families() -> None:
+    found = resolved("bsds500", {"kind": "crop"}, mi={"k": 32})
+    assert found.dataset.image_size == 64
+    assert found.tasks == ()  # there are no labels
+
+
+def test_scenes_are_read_by_conv_lstm_for_all_their_factors_unless_asked_otherwise() -> None:
+    found = resolved("moving_mnist", {"kind": "factors", "shared": ["position", "digit"]})
+    assert found.encoder.kind == "conv_lstm"
+    assert [(task.name, task.kind, task.target) for task in found.tasks] == [
+        ("digit", "classification", "digit"),
+        ("background", "classification", "background"),
+        ("position", "localization", "position"),
+    ]
+    assert (found.dataset.digits, found.dataset.backgrounds) == ("mnist", "textures")
+
+
+def test_a_task_may_be_on_another_dataset_which_is_resolved_too() -> None:
+    task = {"kind": "classification", "labels": 1000, "dataset": {"name": "cifar10"}}
+    (found,) = resolved("bsds500", {"kind": "patches"}, tasks=[task]).tasks
+    assert found.dataset is not None and found.dataset.image_size == 32
+
+
+def test_defaults_that_depend_on_the_axis_are_chosen_at_each_of_its_values() -> None:
+    sweep = spec.SweepSpec.model_validate(
+        {
+            "base": {"dataset": {"name": "moving_mnist"}, "views": {"kind": "factors"}},
+            "axis": {"path": "views.shared", "values": [["digit"], ["position"]]},
+            "seeds": 1,
+        }
+    )
+    trained = [spec.resolve(training, lambda dataset, _: FACTS[dataset.name]) for _, training in spec.expand(sweep)]
+    assert [training.encoder.kind for training in trained] == ["conv_lstm", "conv_lstm"]
+    assert all(len(training.tasks) == 3 for training in trained)
+
+
+@pytest.mark.parametrize("shared", [[], ["digit", "digit"], ["colour"]])
+def test_shared_factors_are_known_and_named_once(shared: list[str]) -> None:
+    with pytest.raises(ValidationError):
+        resolved("moving_mnist", {"kind": "factors", "shared": shared})
