@@ -280,7 +280,7 @@ def _folder_facts(name: str, path: Path, files: tuple[tuple[str, int], ...]) -> 
     names = [name for name, _ in files]
     if not names:
         raise Refused("it holds no JPEG or PNG")
-    if name == "tiny-imagenet":
+    if name == "tiny-imagenet-200":
         places: Sequence[tuple[str, str]] | None = _tiny_imagenet(path, names)
     else:
         places = None if PHOTOS in (path.name, path.parent.name) else spec.class_folders(names)

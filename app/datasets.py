@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app import dataset_headers
-from app.dataset_headers import Refused
 from app.errors import Invalid
 from app.settings import settings
 from ml.spec import Dataset, DatasetFacts, held_out
@@ -19,7 +18,7 @@ NAMED = {
     "cifar100": "CIFAR-100, colour photographs of a hundred classes: 50 000 for training and 10 000 held out, 32x32",
     "stl10": "STL-10, ten classes: 5000 labelled and 100 000 unlabelled images for pretraining, 8000 held out, 96x96",
     "imagenet": "ImageNet (ILSVRC 2012), a thousand classes: 1 281 167 for training and the 50 000 of validation held out",
-    "tiny-imagenet": "Tiny-ImageNet, two hundred classes: 100 000 for training and the 10 000 of validation held out, 64x64",
+    "tiny-imagenet-200": "Tiny-ImageNet, two hundred classes: 100 000 for training and the 10 000 of validation held out, 64x64",
     "moving_mnist": "Colorful Moving-MNIST, made as it is needed, 64x64: a scene for each digit, at most 20000 for "
     "training and 5000 held out, and neither digits nor backgrounds in both",
 }
@@ -36,8 +35,7 @@ _PUBLISHED: dict[str, tuple[str, Callable[[str, Path], DatasetFacts]]] = {
     "cifar100": ("cifar100/cifar-100-binary", dataset_headers.cifar100),
     "stl10": ("stl10/stl10_binary", dataset_headers.stl10),
 }
-_UNUSABLE = (Refused, OSError, struct.error)
-_FOLDERS = {"imagenet": "imagenet", "tiny-imagenet": "tiny-imagenet-200"}
+_UNUSABLE = (ValueError, OSError, struct.error)
 
 
 def facts(dataset: Dataset) -> DatasetFacts:
@@ -96,19 +94,17 @@ def _found(name: str) -> DatasetFacts | None:
     if read is not None and (root / where).is_dir():
         return read(name, root / where)
     archives = [root / name / f"{name}.npz"] if read is not None else [root / f"{name}.npz", *sorted(root.glob(f"*/{name}.npz"))]
-    for path in archives:
-        if path.is_file():
-            return dataset_headers.npz(name, path, path.stat().st_mtime_ns, path.stat().st_size)
-    folders = [root / _FOLDERS[name]] if name in _FOLDERS else [root / name, *sorted(root.glob(f"*/{name}"))]
-    for path in folders if read is None else ():
-        if path.is_dir():
-            return dataset_headers.folder(name, path)
-    return None
+    for archive in archives:
+        if archive.is_file():
+            return dataset_headers.npz(name, archive, archive.stat().st_mtime_ns, archive.stat().st_size)
+    folders = (path for path in (root / name, *sorted(root.glob(f"*/{name}"))) if path.is_dir())
+    path = None if read is not None else next(folders, None)
+    return None if path is None else dataset_headers.folder(name, path)
 
 
 def _image_folders(root: Path) -> list[str]:
     """Names of folders that may be datasets: those in the root, and those in `photos`, which itself is none."""
-    taken = {where.split("/")[0] for where, _ in _PUBLISHED.values()} | {*_FOLDERS.values(), dataset_headers.PHOTOS}
+    taken = {*_PUBLISHED, dataset_headers.PHOTOS}
     return [
         path.name
         for pattern in ("*", f"{dataset_headers.PHOTOS}/*")

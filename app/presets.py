@@ -112,7 +112,12 @@ PRESETS = {
                 "mi": {"k": 512},
                 "tasks": [
                     {"kind": "classification", "dataset": {"name": IMAGES, "image_size": 64}},
-                    {"kind": "classification", "name": "100 labels", "labels": 100, "dataset": {"name": IMAGES, "image_size": 64}},
+                    {
+                        "kind": "classification",
+                        "name": "100 labels",
+                        "labels": 100,
+                        "dataset": {"name": IMAGES, "image_size": 64},
+                    },
                 ],
             },
             "axis": {"path": "views.distance", "values": [16, 32, 64, 128, 192, 256]},
@@ -123,7 +128,7 @@ PRESETS = {
         "In which colour space should an image be split into two views?",
         {
             "name": "Colour spaces",
-            "base": _on_images({"kind": "color_split"}, steps=1000),
+            "base": _on_images({"kind": "color_split"}, steps=600),
             "axis": {
                 "path": "views.space",
                 "values": ["rgb", "xyz", "hsv", "hed", "lab", "luv", "yuv", "ycbcr", "ydbdr", "ypbpr", "yiq"],
@@ -184,8 +189,8 @@ PRESETS = {
         },
     ),
     "paired": Preset(
-        "What do two sensors share, and at which temperature is it learned best? Needs a paired dataset of one's own: run it with "
-        '{"dataset": "ds_…"}.',
+        "What do two sensors share, and at which temperature is it learned best? Needs a paired dataset of one's own: run it "
+        'with {"dataset": "ds_…"}.',
         {
             "name": "Temperature on paired views",
             "base": {"dataset": {"name": "paired"}, "views": {"kind": "paired"}, "pretrain": {"steps": 500}},

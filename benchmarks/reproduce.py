@@ -156,6 +156,8 @@ def _moving_mnist(rows: Rows) -> Iterator[Check]:
         ("digit + background + position", "digit > 75 %", lambda d, b, p: d > 75),
     ]
     for label, statement, met in wanted:
+        if label not in at:
+            continue
         found = errors(label)
         measured = "digit {:.1f} %, background {:.1f} %, position {:.1f} px".format(*found)
         yield Check(f"sharing {label}: {statement}", measured, met(*found))
@@ -179,16 +181,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Carry out the studies asked for, or all of them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reproduce", description=__doc__)
     parser.add_argument("study", nargs="*", choices=[*STUDIES, []], help="all by default")
+    parser.add_argument("--only", nargs="+", metavar="LABEL", help="of one study, train these values of the axis alone")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="trainings at a time, each of one thread")
     chosen = parser.parse_args(arguments)
     as_runners_are = ALLOCATOR | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     if not as_runners_are.items() <= os.environ.items():  # glibc reads them when a process starts
         os.execve(sys.executable, [sys.executable, "-m", "benchmarks.reproduce", *sys.argv[1:]], os.environ | as_runners_are)
     for name in chosen.study or STUDIES:
-        _carry_out(name, STUDIES[name], chosen.workers)
+        _carry_out(name, STUDIES[name], chosen.workers, chosen.only)
 
 
-def _carry_out(name: str, study: Study, workers: int) -> None:
+def _carry_out(name: str, study: Study, workers: int, only: Sequence[str] | None) -> None:
     from app import planning, presets  # noqa: PLC0415
     from ml.spec import expand, identity, resolve  # noqa: PLC0415
 
@@ -199,8 +202,13 @@ def _carry_out(name: str, study: Study, workers: int) -> None:
     if kept.exists():
         done = {line["key"]: line for line in map(json.loads, kept.read_text().splitlines())}
     keys = [hashlib.sha256(json.dumps(identity(spec), sort_keys=True).encode()).hexdigest()[:16] for _, spec in trainings]
-    missing = {key: spec for key, (_, spec) in zip(keys, trainings, strict=True) if key not in done}
-    print(f"{name}: {len(trainings)} trainings, {len(missing)} to do", flush=True)  # noqa: T201
+    labels = _labels(sweep.axis)
+    missing = {
+        key: spec
+        for key, (index, spec) in zip(keys, trainings, strict=True)
+        if key not in done and (only is None or labels[index] in only)
+    }
+    print(f"{name}: {len(trainings)} trainings, {len(missing)} to do", flush=True)
     FOLDER.mkdir(exist_ok=True)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         running = {pool.submit(_train, spec.model_dump_json()): key for key, spec in missing.items()}
@@ -209,8 +217,8 @@ def _carry_out(name: str, study: Study, workers: int) -> None:
             done[line["key"]] = line
             with kept.open("a") as file:
                 file.write(json.dumps(line) + "\n")
-            print(f"{name}: {line['words']}", flush=True)  # noqa: T201
-    _report(name, study, sweep, [(index, done[key]) for key, (index, _) in zip(keys, trainings, strict=True)])
+            print(f"{name}: {line['words']}", flush=True)
+    _report(name, study, sweep, [(index, done[key]) for key, (index, _) in zip(keys, trainings, strict=True) if key in done])
 
 
 def _train(document: str) -> Json:
@@ -263,19 +271,25 @@ def _report(name: str, study: Study, sweep: Any, trainings: Sequence[tuple[int, 
     from ml.spec import ExperimentSpec  # noqa: PLC0415
 
     axis = sweep.axis
-    labels = axis.labels or tuple(f"{value:g}" for value in axis.values)
-    results = [[line["results"] for at, line in trainings if at == index] for index in range(len(axis.values))]
-    rows = Rows(labels, axis.values, results)
+    labels = _labels(axis)
+    trained = sorted({index for index, _ in trainings})
+    results = [[line["results"] for at, line in trainings if at == index] for index in trained]
+    rows = Rows([labels[index] for index in trained], [axis.values[index] for index in trained], results)
     traced = curve.trace(axis, [_measurement(index, line) for index, line in trainings])
     (FOLDER / f"{name}.svg").write_bytes(figure.render(figure.figure(traced, sweep.name), "svg"))
-    shown = sorted({0, len(labels) // 2, len(labels) - 1}) if axis.ordered else range(len(labels))
-    specs = [ExperimentSpec.model_validate(next(line["spec"] for at, line in trainings if at == index)) for index in shown]
-    pictures = [preview.preview(spec.dataset, spec.views, _library(), pairs=4, seed=spec.seed) for spec in specs]
-    captions = [f"{labels[index]}: {rows.i_nce(index):.2f} nats" for index in shown]
+    shown = sorted({0, len(trained) // 2, len(trained) - 1}) if axis.ordered else range(len(trained))
+    specs = [ExperimentSpec.model_validate(next(line["spec"] for at, line in trainings if at == trained[row])) for row in shown]
+    pictures = [preview.preview(spec.dataset, spec.views, _library(), pairs=2, seed=spec.seed) for spec in specs]
+    captions = [f"{rows.labels[row]}: {rows.i_nce(row):.2f} nats" for row in shown]
     views = figure.views_picture(list(zip(captions, pictures, strict=True)))
     (FOLDER / f"{name}-views.png").write_bytes(figure.render(views, "png"))
-    (FOLDER / f"{name}.md").write_text(_page(name, study, sweep, rows, traced, [line for _, line in trainings]))
-    print(f"{name}: written to {FOLDER / name}.md", flush=True)  # noqa: T201
+    untrained = [label for index, label in enumerate(labels) if index not in trained]
+    (FOLDER / f"{name}.md").write_text(_page(name, study, sweep, rows, traced, [line for _, line in trainings], untrained))
+    print(f"{name}: written to {FOLDER / name}.md", flush=True)
+
+
+def _labels(axis: Any) -> tuple[str, ...]:
+    return tuple(axis.labels or (f"{value:g}" for value in axis.values))
 
 
 def _measurement(index: int, line: Json) -> Any:
@@ -295,7 +309,7 @@ def _measurement(index: int, line: Json) -> Any:
     )
 
 
-def _page(name: str, study: Study, sweep: Any, rows: Rows, traced: Any, lines: Sequence[Json]) -> str:
+def _page(name: str, study: Study, sweep: Any, rows: Rows, traced: Any, lines: Sequence[Json], untrained: Sequence[str]) -> str:
     tasks = rows.tasks()
     spec = lines[0]["spec"]
     checks = [f"| {check.statement} | {check.measured} | {'yes' if check.met else '**no**'} |" for check in study.judge(rows)]
@@ -326,6 +340,7 @@ def _page(name: str, study: Study, sweep: Any, rows: Rows, traced: Any, lines: S
             f"| {sweep.axis.path} | I_NCE (nats) | " + " | ".join(tasks) + " |",
             "|---" * (2 + len(tasks)) + "|",
             *table,
+            *(["", f"Not trained yet: {', '.join(untrained)}."] if untrained else []),
             "",
             "Verdicts of the two-lines test:",
             "",

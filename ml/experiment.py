@@ -29,6 +29,7 @@ Number = TypeVar("Number", int, float)
 
 METRIC_POINTS = 50  # of each metric in a run
 STATISTICS_ITEMS = 10_000  # from which the encoder's standardisation is computed
+MOST_ROUNDS = 32  # over few held-out items: more would say little more of them
 PAIRS_MEASURED = 4096  # at least, and every held-out item at least three times
 
 
@@ -45,11 +46,14 @@ def run(spec: ExperimentSpec, library: Library, device: torch.device, resume: Ch
     timing: dict[str, float] = {}
     started = time.perf_counter()
     yield Stage("data")
-    for dataset in [spec.dataset, *(task.dataset for task in spec.tasks if task.dataset)]:
-        for done, total in datasets.prepare(dataset, library):
+    as_photographs = isinstance(spec.views, Patches)
+    wanted = [(spec.dataset, as_photographs), *((task.dataset, False) for task in spec.tasks if task.dataset)]
+    for dataset, whole in wanted:
+        for done, total in datasets.prepare(dataset, library, whole):
             yield Progress("data", done, total, snapshot=None)
-    spec = resolve(spec, lambda dataset, _: datasets.load(dataset, library, device).facts)
-    data = datasets.load(spec.dataset, library, device, as_photographs=isinstance(spec.views, Patches))
+    data = datasets.load(spec.dataset, library, device, as_photographs)
+    facts = {dataset: datasets.load(dataset, library, device, whole).facts for dataset, whole in wanted}
+    spec = resolve(spec, lambda dataset, _: facts[dataset])
     yield Artifact("preview.png", "image/png", preview.of_data(data, spec.views, pairs=8, seed=spec.seed))
     training = _start(spec, data, device) if resume is None else _resume(_start(spec, data, device), resume)
     timing["data"] = time.perf_counter() - started
@@ -257,7 +261,7 @@ def _measure_information(spec: ExperimentSpec, data: Data, training: Training) -
         if isinstance(spec.views, Patches):  # K counts pairs, of which a photograph has many
             pairs = torch.randint(len(items), (math.ceil(PAIRS_MEASURED / k), k), generator=generator, device=generator.device)
             return list(items[pairs])
-        rounds = max(3, math.ceil(PAIRS_MEASURED / len(items)))
+        rounds = min(max(3, math.ceil(PAIRS_MEASURED / len(items))), MOST_ROUNDS)
         k = min(k, len(items))
         return [items[batch] for batch in infonce.candidate_batches(len(items), k, rounds, generator)]
 

@@ -1,7 +1,7 @@
 """Images, compose file, examples and documents say what is true of the code; nothing here needs Docker."""
 
-import os
 import json
+import os
 import re
 import subprocess
 import tomllib
@@ -261,7 +261,9 @@ def test_an_example_can_be_run(path: Path) -> None:
 def test_the_specs_of_the_documents_can_be_asked_for() -> None:
     blocks = re.findall(r"```json\n(.*?)```", (ROOT / "docs/views.md").read_text(), re.DOTALL)
     for document in map(json.loads, blocks):
-        spec = ExperimentSpec.model_validate(document if "views" in document else {"dataset": {"name": "digits"}, "views": document})
+        spec = ExperimentSpec.model_validate(
+            document if "views" in document else {"dataset": {"name": "digits"}, "views": document}
+        )
         assert spec.model_fields_set >= {"dataset", "views"}
     assert len(blocks) == 3
 

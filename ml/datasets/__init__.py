@@ -65,11 +65,20 @@ class Data:
     """Of the target `label`, where the dataset names its classes."""
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """A source and how it is read; the dataset is known with its version."""
+
+    dataset: spec.Dataset
+    source: Source
+    library: Library
+    as_photographs: bool
+
+
 K = TypeVar("K")
 V = TypeVar("V")
-_Key = tuple[spec.Dataset, Library, bool]
-_read_ahead: dict[_Key, Raw] = {}  # by `prepare`, for `load`
-_loaded: dict[tuple[_Key, torch.device], Data] = {}
+_read_ahead: dict[_Reading, Raw] = {}  # by `prepare`, for `load`
+_loaded: dict[tuple[spec.Dataset, tuple[_Reading, ...], torch.device], Data] = {}
 
 
 def prepare(dataset: spec.Dataset, library: Library, as_photographs: bool = False) -> Iterator[tuple[int, int]]:
@@ -78,11 +87,11 @@ def prepare(dataset: spec.Dataset, library: Library, as_photographs: bool = Fals
     Says meanwhile how many of how many images are done, and nothing where all is there. `load` does the same in silence.
     Raises DatasetMissing or DatasetInvalid.
     """
-    key = _key(dataset, library, as_photographs)
-    if all(key != loaded for loaded, _ in _loaded):
-        for part in _components(key):
-            if part not in _read_ahead:
-                _keep(_read_ahead, part, (yield from _open(*part)))
+    known = _readings(dataset, library, as_photographs)
+    if all(known != loaded[:2] for loaded in _loaded):
+        for reading in known[1]:
+            if reading not in _read_ahead:
+                _keep(_read_ahead, reading, (yield from _open(reading)))
 
 
 def load(dataset: spec.Dataset, library: Library, device: torch.device, as_photographs: bool = False) -> Data:
@@ -91,31 +100,26 @@ def load(dataset: spec.Dataset, library: Library, device: torch.device, as_photo
     Keeps the last few, so that a process that trains again does not read again, unless the files hold other data by then.
     Raises DatasetMissing or DatasetInvalid.
     """
-    key = _key(dataset, library, as_photographs)
-    data = _loaded.pop((key, device), None) or _load(key, device)
-    _keep(_loaded, (key, device), data)
+    key = *_readings(dataset, library, as_photographs), device
+    data = _loaded.pop(key, None) or _load(*key)
+    _keep(_loaded, key, data)
     return data
 
 
-def _key(dataset: spec.Dataset, library: Library, as_photographs: bool) -> _Key:
-    return _identified(dataset, library), library, as_photographs
+def _readings(dataset: spec.Dataset, library: Library, as_photographs: bool) -> tuple[spec.Dataset, tuple[_Reading, ...]]:
+    """The dataset with the version that is there now, and what must be read for it: more than one source for scenes."""
+    if dataset.name == moving_mnist.NAME:
+        dataset = moving_mnist.choose(dataset, lambda name: _find(name, library) is not None)
+        readings = tuple(_reading(component, library, as_photographs=False) for component in moving_mnist.components(dataset))
+        version = readings[1].dataset.version if len(readings) == 2 else None  # of the backgrounds; digits are published
+        return dataset.model_copy(update={"version": version}), readings
+    reading = _reading(dataset, library, as_photographs)
+    return reading.dataset, (reading,)
 
 
-def _identified(dataset: spec.Dataset, library: Library) -> spec.Dataset:
-    """With the version that is there now, and with what scenes are made of."""
-    if dataset.name != moving_mnist.NAME:
-        return dataset.model_copy(update={"version": _source(dataset.name, library).version})
-    dataset = moving_mnist.choose(dataset, lambda name: _find(name, library) is not None)
-    behind = moving_mnist.components(dataset)[1:]
-    version = next((_identified(component, library).version for component in behind), None)
-    return dataset.model_copy(update={"version": version})
-
-
-def _components(key: _Key) -> list[_Key]:
-    dataset, library, _ = key
-    if dataset.name != moving_mnist.NAME:
-        return [key]
-    return [_key(component, library, as_photographs=False) for component in moving_mnist.components(dataset)]
+def _reading(dataset: spec.Dataset, library: Library, as_photographs: bool) -> _Reading:
+    source = _source(dataset.name, library)
+    return _Reading(dataset.model_copy(update={"version": source.version}), source, library, as_photographs)
 
 
 def _source(name: str, library: Library) -> Source:
@@ -127,8 +131,8 @@ def _source(name: str, library: Library) -> Source:
         raise missing(name, library.uploads / name, "it is no upload, or was deleted")
     if name == "imagenet":
         raise missing(name, root / name, "put the folders train and val of ILSVRC 2012 there, with a folder for each class")
-    where = _PUBLISHED[name][0] if name in _PUBLISHED else folders.PUBLISHED.get(name)
-    if where is not None:
+    where = _PUBLISHED[name][0] if name in _PUBLISHED else name
+    if name in (*_PUBLISHED, "tiny-imagenet-200"):
         raise missing(name, root / where, f"download it with: python -m ml.datasets.download {name} --root {root}")
     raise missing(name, root / f"{name}.npz", f"put it there, as an npz with {npz.LAYOUTS}; or as a folder of JPEG or PNG files")
 
@@ -142,22 +146,19 @@ def _find(name: str, library: Library) -> Source | None:
     if name in _PUBLISHED:
         where, source = _PUBLISHED[name]
         archive = library.root / name / f"{name}.npz"
-        return (
-            source(library.root / where)
-            if (library.root / where).is_dir()
-            else npz.Npz(name, archive)
-            if archive.is_file()
-            else None
-        )
+        if (library.root / where).is_dir():
+            return source(library.root / where)
+        return npz.Npz(name, archive) if archive.is_file() else None
     if (path := npz.find(library.root, name)) is not None:
         return npz.Npz(name, path)
     folder = folders.find(library.root, name)
     return None if folder is None else folders.Folder(name, folder)
 
 
-def _open(dataset: spec.Dataset, library: Library, as_photographs: bool) -> Opening:
+def _open(reading: _Reading) -> Opening:
     """Read it, and resize images to the size at which they are seen."""
-    raw = yield from _source(dataset.name, library).open(library, dataset.image_size, as_photographs)
+    dataset, library = reading.dataset, reading.library
+    raw = yield from reading.source.open(library, dataset.image_size, reading.as_photographs)
     raw = replace(raw, digest=raw.digest or _digest(raw), default_size=default_size(raw))
     if raw.layout not in ("images", "clips"):  # photographs are squares by now or to be left whole, as pairs are
         return raw
@@ -184,9 +185,8 @@ def _resize(raw: Raw, shapes: list[tuple[int, ...]], allocate: Allocate) -> Open
     return replace(raw, train=parts[0], test=parts[1])
 
 
-def _load(key: _Key, device: torch.device) -> Data:
-    raws = [_read_ahead.pop(part) if part in _read_ahead else finished(_open(*part)) for part in _components(key)]
-    dataset, _, as_photographs = key
+def _load(dataset: spec.Dataset, readings: tuple[_Reading, ...], device: torch.device) -> Data:
+    raws = [_read_ahead.pop(reading) if reading in _read_ahead else finished(_open(reading)) for reading in readings]
     if dataset.name == moving_mnist.NAME:
         facts, scenes = moving_mnist.scenes(dataset, raws, device)
         digest = hashlib.sha256("".join(str(raw.digest) for raw in raws).encode()).hexdigest()
@@ -194,7 +194,9 @@ def _load(key: _Key, device: torch.device) -> Data:
     (raw,) = raws
     labels = class_indices(raw)
     targets = ({}, {}) if labels is None else tuple({"label": torch.from_numpy(of_part).to(device)} for of_part in labels)
-    train, test = (_split(raw, part, of_part, device, as_photographs) for part, of_part in zip(raw.parts, targets, strict=True))
+    train, test = (
+        _split(raw, part, of_part, device, readings[0].as_photographs) for part, of_part in zip(raw.parts, targets, strict=True)
+    )
     facts = facts_of(dataset.name, dataset.version, raw)
     return Data(facts, train, test, str(raw.digest), device, class_names(raw))
 

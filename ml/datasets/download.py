@@ -22,7 +22,7 @@ _FETCH: dict[str, tuple[str, Callable[[Path], object]]] = {  # with the checksum
     "cifar100": ("cifar100", partial(_archive, f"{_CIFAR}cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8")),
     "stl10": ("stl10", partial(_archive, STL10.url, STL10.tgz_md5)),
     # Published without a checksum; this is the one that everybody's copy has.
-    "tiny-imagenet": (
+    "tiny-imagenet-200": (
         ".",
         partial(_archive, "http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de"),
     ),

@@ -11,7 +11,6 @@ from ml.datasets.pictures import Pictures, decode, divide
 from ml.datasets.raw import DatasetInvalid, Library, Opening, Source
 
 DEFAULT_SIZE = 64  # pixels
-PUBLISHED = {"imagenet": "imagenet", "tiny-imagenet": "tiny-imagenet-200"}
 SHELF = "photos"  # whatever folders lie in it hold photographs, without classes
 
 
@@ -50,7 +49,7 @@ class Folder(Source):
     def _pictures(self) -> Pictures:
         names = [name for name, _ in self._files]
         default_size = DEFAULT_SIZE
-        if self.name == "tiny-imagenet":
+        if self.name == "tiny-imagenet-200":
             names, places = _tiny_imagenet(self.path, names)
         elif SHELF in (self.path.name, self.path.parent.name):
             places = None
@@ -71,8 +70,6 @@ class Folder(Source):
 
 def find(root: Path, name: str) -> Path | None:
     """`root/NAME`, or the same in any folder directly under `root`."""
-    if name in PUBLISHED:
-        return root / PUBLISHED[name] if (root / PUBLISHED[name]).is_dir() else None
     return next((path for path in (root / name, *sorted(root.glob(f"*/{name}"))) if path.is_dir()), None)
 
 

@@ -96,7 +96,7 @@ def test_digits_are_always_there_and_what_is_absent_says_so(api: TestClient) -> 
         "cifar100",
         "stl10",
         "imagenet",
-        "tiny-imagenet",
+        "tiny-imagenet-200",
         "moving_mnist",
     }
     assert all((dataset["facts"] is None) == (not dataset["present"]) for dataset in found.values())

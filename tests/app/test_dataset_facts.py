@@ -99,7 +99,7 @@ PUBLISHED = {
     ),
     "cifar100": lambda root: cifar(root / "cifar100/cifar-100-binary", ["train", "test"], 2),
     "stl10": lambda root: stl10(root / "stl10/stl10_binary"),
-    "tiny-imagenet": lambda root: tiny_imagenet(root / "tiny-imagenet-200"),
+    "tiny-imagenet-200": lambda root: tiny_imagenet(root / "tiny-imagenet-200"),
     "imagenet": lambda root: write(
         root / "imagenet",
         *(f"{part}/n{index % 2}/{index}.JPEG" for part in ("train", "val") for index in range(9)),

@@ -533,7 +533,7 @@ class TestMovingMNIST:
     [
         ("mnist", "mnist/MNIST/raw", "python -m ml.datasets.download mnist --root"),
         ("cifar100", "cifar100/cifar-100-binary", "python -m ml.datasets.download cifar100 --root"),
-        ("tiny-imagenet", "tiny-imagenet-200", "python -m ml.datasets.download tiny-imagenet --root"),
+        ("tiny-imagenet-200", "tiny-imagenet-200", "python -m ml.datasets.download tiny-imagenet-200 --root"),
         ("imagenet", "imagenet", "put the folders train and val"),
         ("flowers", "flowers.npz", "put it there"),
         ("ds_1", ".uploads/ds_1", "no upload"),
@@ -568,4 +568,4 @@ def test_only_known_datasets_can_be_downloaded(capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         download(["imagenet", "--root", "anywhere"])
     said = capsys.readouterr().err.replace("'", "")
-    assert "mnist, fashion_mnist, cifar10, cifar100, stl10, tiny-imagenet" in said
+    assert "mnist, fashion_mnist, cifar10, cifar100, stl10, tiny-imagenet-200" in said

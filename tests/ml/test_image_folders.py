@@ -241,7 +241,7 @@ def tiny_imagenet(root: Path) -> Path:
 
 def test_tiny_imagenet_has_the_classes_of_its_annotations(tmp_path: Path) -> None:
     tiny_imagenet(tmp_path)
-    data = read(tmp_path, "tiny-imagenet")
+    data = read(tmp_path, "tiny-imagenet-200")
     assert (data.facts.train, data.facts.test, data.facts.classes, data.facts.image_size) == (10, 10, 2, 64)
     assert data.train.targets["label"].tolist() == [0] * 5 + [1] * 5
     assert [(grey - 10) % 2 for grey in greys(data.test)] == data.test.targets["label"].tolist()
@@ -250,7 +250,7 @@ def test_tiny_imagenet_has_the_classes_of_its_annotations(tmp_path: Path) -> Non
 def test_tiny_imagenet_without_annotations_is_refused(tmp_path: Path) -> None:
     (tiny_imagenet(tmp_path) / "val" / "val_annotations.txt").write_text("val_0.JPEG n00\n")
     with pytest.raises(DatasetInvalid, match="must name a file and its class in each line"):
-        read(tmp_path, "tiny-imagenet")
+        read(tmp_path, "tiny-imagenet-200")
 
 
 # Photographs --------------------------------------------------------------------------------------------------------------
