@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from pydantic_core import to_json
 
-from ml.curve import ERRORS, Curve, Point, SweetSpot
+from ml.curve import ERRORS, Curve, Interval, Point, SweetSpot
 
 Format = Literal["svg", "png", "pdf", "vl.json"]
 Specification = dict[str, Any]
@@ -26,6 +26,8 @@ Row = dict[str, Any]
 WIDTH, HEIGHT = 620, 380  # of the plotting area in pixels
 STACKED_HEIGHT = 280  # of each, where there are several
 MOST_LABELS = 30  # of more points, every second or third is labelled
+MOST_NUMBERS = 15  # likewise, where the labels are nats
+INFORMATION = "Mutual information of the views, I_NCE (nats)"
 FONT = "Liberation Sans, Helvetica, Arial, sans-serif"
 INK, QUIET, FAINT = "#222222", "#666666", "#e6e6e6"
 # Okabe and Ito 2008, told apart by colour-blind readers; orange is kept for the sweet spot
@@ -38,8 +40,8 @@ def figure(curve: Curve, title: str, task: str | None = None) -> Specification:
     """I_NCE against how well tasks are done, as a Vega-Lite specification: one task, or all of them in a colour each.
 
     Tasks of one metric share a plot, and plots of several stand under each other; up is better in each, so errors run downwards.
-    Every task's sweet spot is marked. The regimes shaded in a plot are those of its first task. Raises KeyError where the curve
-    has tasks and `task` is none of them.
+    Every task's sweet spot is marked. The regimes shaded in a plot are those of its first task. Without any tasks, I_NCE is
+    drawn over the axis of the sweep. Raises KeyError where the curve has tasks and `task` is none of them.
     """
     import altair as alt  # noqa: PLC0415
 
@@ -57,7 +59,7 @@ def figure(curve: Curve, title: str, task: str | None = None) -> Specification:
     return _styled(
         chart.properties(
             title=alt.TitleParams(
-                title or "Mutual information against accuracy",
+                title or ("Mutual information against accuracy" if curve.verdicts else "Mutual information of the views"),
                 subtitle=list(_words(curve, tasks)),
                 offset=26 if shaded and shaded.sweet_spot else 14,
             )
@@ -163,20 +165,29 @@ def _styled(chart: Any) -> Specification:
 
 
 class _Dot(NamedTuple):
+    """A point's place in a plot, with its intervals from left to right and upwards."""
+
     point: Point
     task: str
     x: float
     y: float
+    across: Interval | None
+    up: Interval | None
 
 
 @dataclass(frozen=True)
 class _Plane:
-    """The ranges of both axes: I_NCE in nats from left to right, and the tasks' values from bottom to top, so errors descend."""
+    """The ranges of both axes: I_NCE in nats from left to right, and the tasks' values from bottom to top, so errors descend.
+
+    Without tasks I_NCE runs upwards, and `names` are those of the places 0, 1, ... from left to right.
+    """
 
     x: tuple[float, float]
     y: tuple[float, float]
     height: int
+    x_title: str
     y_title: str
+    names: tuple[str, ...] = ()
 
     def to_pixels(self, x: float, y: float) -> tuple[float, float]:
         across = (x - self.x[0]) / (self.x[1] - self.x[0])
@@ -193,7 +204,7 @@ class _Plane:
 
     def bar(self, dot: _Dot) -> tuple[float, float]:
         """Top and bottom in pixels of the interval of a dot, or of the dot itself."""
-        top, bottom = sorted(self.to_pixels(0, self.clipped(end))[1] for end in dot.point.tasks[dot.task].ci or (dot.y, dot.y))
+        top, bottom = sorted(self.to_pixels(0, self.clipped(end))[1] for end in dot.up or (dot.y, dot.y))
         return top, bottom
 
     def axes(self, x: str, y: str) -> dict[str, Any]:
@@ -202,14 +213,17 @@ class _Plane:
 
         across, up = alt.Scale(domain=list(self.x), nice=False), alt.Scale(domain=list(self.y), nice=False)
         return {
-            "x": alt.X(f"{x}:Q", scale=across, title="Mutual information of the views, I_NCE (nats)", axis=alt.Axis(tickCount=8)),
+            "x": alt.X(f"{x}:Q", scale=across, title=self.x_title, axis=_ticks(self.names)),
             "y": alt.Y(f"{y}:Q", scale=up, title=self.y_title, axis=alt.Axis(tickCount=6)),
         }
 
 
 @dataclass(frozen=True)
 class _Plot:
-    """Tasks of one metric over I_NCE. `colours` are those of its tasks, `named` says whether a legend tells which is which."""
+    """Tasks of one metric over I_NCE, or without tasks I_NCE itself.
+
+    `colours` are those of its tasks, `named` says whether a legend tells which is which.
+    """
 
     tasks: list[str]
     colours: dict[str, str]
@@ -225,14 +239,16 @@ class _Plot:
 
 def _plots(curve: Curve, tasks: Sequence[str]) -> list[_Plot]:
     """One for each metric, and for each five tasks of a metric, since there are five colours."""
+    if not tasks:
+        return [_information(curve)]
     metrics = dict.fromkeys(curve.verdicts[task].metric for task in tasks)
     alike = [[task for task in tasks if curve.verdicts[task].metric == metric] for metric in metrics]
-    groups = [group[start : start + len(COLOURS)] for group in alike for start in range(0, len(group), len(COLOURS))] or [[]]
+    groups = [group[start : start + len(COLOURS)] for group in alike for start in range(0, len(group), len(COLOURS))]
     colours = dict(zip([task for group in groups for task in group], cycle(COLOURS), strict=False))
     plots = []
     for index, group in enumerate(groups):
         dots = list(_dots(curve, group))
-        errs = bool(group) and curve.verdicts[group[0]].metric in ERRORS
+        errs = curve.verdicts[group[0]].metric in ERRORS
         plots.append(
             _Plot(
                 tasks=group,
@@ -244,6 +260,17 @@ def _plots(curve: Curve, tasks: Sequence[str]) -> list[_Plot]:
             )
         )
     return plots
+
+
+def _information(curve: Curve) -> _Plot:
+    """I_NCE over the axis of the sweep, whose values stand side by side in their order."""
+    points = sorted(curve.points, key=lambda point: point.value) if curve.axis.ordered else curve.points  # type: ignore[arg-type,return-value]
+    dots = [
+        _Dot(point, "", place, point.i_nce, None, point.i_nce_ci) for place, point in enumerate(points) if point.i_nce is not None
+    ]
+    names = tuple(point.label for point in points)
+    plane = _Plane((-0.5, len(names) - 0.5), _nats(curve), HEIGHT, _symbol(curve), INFORMATION, names)
+    return _Plot(tasks=[], colours={"": COLOURS[0]}, named=False, dots=dots, plane=plane, last=True)
 
 
 def _layers(plot: _Plot, curve: Curve) -> list[Any]:
@@ -266,7 +293,8 @@ def _layers(plot: _Plot, curve: Curve) -> list[Any]:
 def _words(curve: Curve, tasks: Sequence[str]) -> Iterator[str]:
     """The verdicts in lines, each after its task where there are several."""
     if not curve.verdicts:
-        yield "no verdict yet"
+        measured = any(point.i_nce is not None for point in curve.points)
+        yield "there is no task, and so no sweet spot: this is only how much the views share" if measured else "no verdict yet"
     for task in tasks if curve.verdicts else ():
         words = curve.verdicts[task].words.replace(f" {curve.axis.name} ", f" {_symbol(curve)} ")
         yield from textwrap.wrap(f"{task}: {words}" if len(tasks) > 1 else words, 100)
@@ -275,37 +303,60 @@ def _words(curve: Curve, tasks: Sequence[str]) -> Iterator[str]:
 def _dots(curve: Curve, tasks: Sequence[str]) -> Iterator[_Dot]:
     for task in tasks:
         dots = [
-            _Dot(point, task, point.i_nce, point.tasks[task].value)
+            _Dot(point, task, point.i_nce, point.tasks[task].value, point.i_nce_ci, point.tasks[task].ci)
             for point in curve.points
             if point.i_nce is not None and task in point.tasks
         ]
         yield from sorted(dots, key=lambda dot: dot.point.value) if curve.axis.ordered else dots  # type: ignore[arg-type,return-value]
 
 
-def _plane(dots: Sequence[_Dot], curve: Curve, errs: bool, height: int) -> _Plane:
+def _nats(curve: Curve) -> tuple[float, float]:
+    """The range of I_NCE, from zero to its ceiling at least."""
     ceilings = [point.log_k for point in curve.points if point.log_k is not None]
     informations = [point.i_nce for point in curve.points if point.i_nce is not None]
-    right = max([*ceilings, *informations], default=1.0)
-    left = min([0.0, *informations])
-    margin = 0.03 * (right - left)
-    across = (left - margin, right + 2 * margin)
+    most = max([*ceilings, *informations], default=1.0)
+    least = min([0.0, *informations])
+    margin = 0.03 * (most - least)
+    return least - margin, most + 2 * margin
+
+
+def _plane(dots: Sequence[_Dot], curve: Curve, errs: bool, height: int) -> _Plane:
     title = "Localization error (px), less is better" if errs else "Accuracy on held-out items"
     if not dots:
-        return _Plane(across, (0.0, 1.0), height, title)
+        return _Plane(_nats(curve), (0.0, 1.0), height, INFORMATION, title)
     least, most = min(dot.y for dot in dots), max(dot.y for dot in dots)
     span = max(most - least, 0.12 * max(abs(most), 1e-9))
-    ends = [end for dot in dots for end in dot.point.tasks[dot.task].ci or (dot.y, dot.y)]
+    ends = [end for dot in dots for end in dot.up or (dot.y, dot.y)]
     # an interval of two seeds may be far wider than the curve is high: it is cut, for it would flatten the curve
     above, below = (0.12, 0.16) if errs else (0.16, 0.12)
     low = max(min(ends), least - 0.6 * span) - below * span
     high = min(max(ends), most + 0.6 * span) + above * span
     if least >= 0 and (errs or most <= 1):
         low, high = max(low, 0.0), high if errs else min(high, 1.0)
-    return _Plane(across, (high, low) if errs else (low, high), height, title)
+    return _Plane(_nats(curve), (high, low) if errs else (low, high), height, INFORMATION, title)
 
 
 def _symbol(curve: Curve) -> str:
     return "σ" if curve.axis.name == "sigma" else curve.axis.name.replace("_", " ")
+
+
+def _ticks(names: Sequence[str]) -> Any:
+    """The ticks of I_NCE; or these names, of which long ones are slanted."""
+    import altair as alt  # noqa: PLC0415
+
+    if not names:
+        return alt.Axis(tickCount=8)
+    step = math.ceil(len(names) / MOST_LABELS)
+    slanted = max(_text_width(name, 12) for name in names[::step]) + 10 > step * WIDTH / len(names)
+    style = {"labelAngle": -35, "labelAlign": "right"} if slanted else {"labelAngle": 0}
+    return alt.Axis(
+        values=[*range(0, len(names), step)],
+        labelExpr=f"{json.dumps(names)}[datum.value]",
+        labelLimit=220,
+        labelOverlap=False,
+        grid=False,
+        **style,
+    )
 
 
 def _chart(rows: Sequence[dict[str, Any]]) -> Any:
@@ -358,10 +409,17 @@ def _band_titles(plane: _Plane, bands: dict[str, tuple[float, float]], of: str) 
 
 def _ceiling(plane: _Plane, curve: Curve) -> Iterator[Any]:
     ceilings = sorted({point.log_k for point in curve.points if point.log_k is not None})
-    rows = [{"x": log_k, "y": plane.y[0], "y2": plane.y[1]} for log_k in ceilings]
-    if not rows:
+    if not ceilings:
         return
-    yield _chart(rows).mark_rule(strokeDash=[5, 4], color=QUIET, strokeWidth=1.2).encode(**plane.axes("x", "y"), y2="y2:Q")
+    style = {"strokeDash": [5, 4], "color": QUIET, "strokeWidth": 1.2}
+    if plane.names:
+        rows = [{"x": plane.x[0], "x2": plane.x[1], "y": log_k} for log_k in ceilings]
+        yield _chart(rows).mark_rule(**style).encode(**plane.axes("x", "y"), x2="x2:Q")
+        names = [(plane.x[1], log_k, f"log K = {log_k:.2f}") for log_k in ceilings]
+        yield _text(plane, names, align="right", baseline="bottom", dy=-4, color=QUIET)
+        return
+    rows = [{"x": log_k, "y": plane.y[0], "y2": plane.y[1]} for log_k in ceilings]
+    yield _chart(rows).mark_rule(**style).encode(**plane.axes("x", "y"), y2="y2:Q")
     names = [(log_k, plane.y[0], f"log K = {log_k:.2f}") for log_k in ceilings]
     yield _text(plane, names, angle=270, align="left", baseline="top", dx=8, dy=5, color=QUIET)
 
@@ -406,13 +464,12 @@ def _marks(plot: _Plot) -> Iterator[Any]:
     full: list[Row] = []
     hollow: list[Row] = []
     for dot in plot.dots:
-        result = dot.point.tasks[dot.task]
         row = {"x": dot.x, "y": dot.y, "task": dot.task, "label": dot.point.label}
         (hollow if dot.point.saturated else full).append(row)
-        if result.ci:
-            up.append({"x": dot.x, "y": plane.clipped(result.ci[0]), "y2": plane.clipped(result.ci[1]), "task": dot.task})
-        if dot.point.i_nce_ci:
-            ends = [min(max(end, plane.x[0]), plane.x[1]) for end in dot.point.i_nce_ci]
+        if dot.up:
+            up.append({"x": dot.x, "y": plane.clipped(dot.up[0]), "y2": plane.clipped(dot.up[1]), "task": dot.task})
+        if dot.across:
+            ends = [min(max(end, plane.x[0]), plane.x[1]) for end in dot.across]
             across.append({"x": ends[0], "x2": ends[1], "y": dot.y, "task": dot.task})
     axes = plane.axes("x", "y")
     if up:
@@ -452,18 +509,25 @@ class _Box(NamedTuple):
 
 
 def _labels(plot: _Plot, spots: dict[str, SweetSpot], symbol: str) -> Iterator[Any]:
-    """The value on the axis beside each point of the first task and each sweet spot, where it covers least of the rest."""
+    """The value on the axis beside each point of the first task and each sweet spot, where it covers least of the rest.
+
+    Where the axis itself is drawn, it names the values, and I_NCE stands beside the points.
+    """
     if not plot.dots:
         return
     named = [dot for dot in plot.dots if dot.task == plot.dots[0].task]
     chief = [dot for dot in plot.dots if dot.task in spots and dot.point.value == spots[dot.task].value]
-    others = [dot for dot in named[:: math.ceil(len(named) / MOST_LABELS)] if dot not in chief]
+    most = MOST_NUMBERS if plot.plane.names else MOST_LABELS
+    others = [dot for dot in named[:: math.ceil(len(named) / most)] if dot not in chief]
     taken = _obstacles(plot, [spots[dot.task] for dot in chief if plot.named])
     bold, light = [], []
     for dot in [*chief, *others]:
-        text = f"{dot.point.label} (≥ {dot.x:.2f} nats)" if dot.point.saturated else dot.point.label + "*" * dot.point.low
-        if (dot in chief or (not chief and dot is others[0])) and isinstance(dot.point.value, int | float):
-            text = f"{symbol} = {text}"
+        if plot.plane.names:
+            text = f"≥ {dot.y:.2f}" if dot.point.saturated else f"{round(dot.y, 2) + 0.0:.2f}" + "*" * dot.point.low  # no -0.00
+        else:
+            text = f"{dot.point.label} (≥ {dot.x:.2f} nats)" if dot.point.saturated else dot.point.label + "*" * dot.point.low
+            if (dot in chief or (not chief and dot is others[0])) and isinstance(dot.point.value, int | float):
+                text = f"{symbol} = {text}"
         box = _freest(_beside(plot.plane, dot, text), taken)
         taken.append(box)
         place = (*plot.plane.from_pixels((box.left + box.right) / 2, (box.top + box.bottom) / 2), text)
@@ -477,9 +541,13 @@ def _labels(plot: _Plot, spots: dict[str, SweetSpot], symbol: str) -> Iterator[A
 
 
 def _notes(plot: _Plot) -> Iterator[Any]:
-    """What the marks of unreliable points mean, beneath the axis."""
+    """What the marks of unreliable points mean, beneath the axis; above the plot where names may need the room."""
     notes = ["○ saturated: at least"] if any(dot.point.saturated for dot in plot.dots) else []
     notes += ["* low by more than 5 %"] if any(dot.point.low and not dot.point.saturated for dot in plot.dots) else []
+    if notes and plot.plane.names:
+        place = (plot.plane.x[1], plot.plane.y[1], " · ".join(notes))
+        yield _text(plot.plane, [place], align="right", baseline="bottom", dy=-6, color=QUIET)
+        return
     for line, note in enumerate(notes):
         place = (*plot.plane.from_pixels(WIDTH, plot.height + 39 + 15 * line), note)
         yield _text(plot.plane, [place], align="right", color=QUIET)
@@ -516,11 +584,11 @@ def _obstacles(plot: _Plot, dropped: Sequence[SweetSpot]) -> list[_Box]:
     for dot in plot.dots:
         x, y = plane.to_pixels(dot.x, dot.y)
         boxes.append(_Box(x - 7, y - 7, x + 7, y + 7))
-        if dot.point.tasks[dot.task].ci:
+        if dot.up:
             top, bottom = plane.bar(dot)
             boxes.append(_Box(x - 2, top, x + 2, bottom))
-        if dot.point.i_nce_ci:
-            left, right = (plane.to_pixels(end, dot.y)[0] for end in dot.point.i_nce_ci)
+        if dot.across:
+            left, right = (plane.to_pixels(end, dot.y)[0] for end in dot.across)
             boxes.append(_Box(left, y - 2, right, y + 2))
     for one, other in pairwise(plot.dots):
         if one.task == other.task:
@@ -531,8 +599,12 @@ def _obstacles(plot: _Plot, dropped: Sequence[SweetSpot]) -> list[_Box]:
         x, y = plane.to_pixels(spot.i_nce, spot.accuracy)
         boxes.append(_Box(x - 2, y, x + 2, plot.height))
     for log_k in {dot.point.log_k for dot in plot.dots if dot.point.log_k is not None}:
-        x, _ = plane.to_pixels(log_k, plane.y[0])
-        boxes += [_Box(x - 2, 0, x + 2, plot.height), _Box(x, plot.height - 90, x + 20, plot.height)]
+        if plane.names:
+            _, y = plane.to_pixels(0, log_k)
+            boxes += [_Box(0, y - 2, WIDTH, y + 2), _Box(WIDTH - 90, y - 20, WIDTH, y)]
+        else:
+            x, _ = plane.to_pixels(log_k, plane.y[0])
+            boxes += [_Box(x - 2, 0, x + 2, plot.height), _Box(x, plot.height - 90, x + 20, plot.height)]
     return boxes
 
 

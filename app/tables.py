@@ -87,23 +87,23 @@ def datasets(found: Iterable[Json]) -> Table:
     return table
 
 
-def curve(found: Json, task: str) -> Table:
-    """The points of a curve: information and one task's result."""
+def curve(found: Json, task: str | None = None) -> Table:
+    """The points of a curve: information, and one task's result where there are tasks."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    metric = found["verdicts"][task]["metric"]
-    metric += " (less is better)" if metric == "pixels" else ""
-    for column in (found["axis"]["path"], "I_NCE, nats", Text(f"{task}, {metric}")):
+    for column in (found["axis"]["path"], "I_NCE, nats"):
         table.add_column(column, justify="right")
-    table.add_column("regime")
+    if task is not None:
+        metric = found["verdicts"][task]["metric"]
+        table.add_column(Text(f"{task}, {metric}" + " (less is better)" * (metric == "pixels")), justify="right")
+        table.add_column("regime")
     table.add_column("")
     for point in found["points"]:
         result = point["tasks"].get(task)
-        regime = point["regime"].replace("_", " ")
+        regime = Text(point["regime"].replace("_", " "), style="bold green" if point["regime"] == "sweet_spot" else "")
         table.add_row(
             Text(point["label"]),
             _with_interval(point["i_nce"], point["i_nce_ci"]),
-            _with_interval(result["value"], result["ci"]) if result else "-",
-            Text(regime, style="bold green" if point["regime"] == "sweet_spot" else ""),
+            *((_with_interval(result["value"], result["ci"]) if result else "-", regime) if task is not None else ()),
             "saturated" if point["saturated"] else "low" if point["low"] else "",
         )
     near = [point["log_k"] for point in found["points"] if point["low"]]

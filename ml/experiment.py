@@ -51,9 +51,9 @@ def run(spec: ExperimentSpec, library: Library, device: torch.device, resume: Ch
     for dataset, whole in wanted:
         for done, total in datasets.prepare(dataset, library, whole):
             yield Progress("data", done, total, snapshot=None)
+    loaded = {dataset: datasets.load(dataset, library, device, whole) for dataset, whole in wanted}
     data = datasets.load(spec.dataset, library, device, as_photographs)
-    facts = {dataset: datasets.load(dataset, library, device, whole).facts for dataset, whole in wanted}
-    spec = resolve(spec, lambda dataset, _: facts[dataset])
+    spec = resolve(spec, lambda dataset, _: loaded[dataset].facts)
     yield Artifact("preview.png", "image/png", preview.of_data(data, spec.views, pairs=8, seed=spec.seed))
     training = _start(spec, data, device) if resume is None else _resume(_start(spec, data, device), resume)
     timing["data"] = time.perf_counter() - started
@@ -86,7 +86,12 @@ def run(spec: ExperimentSpec, library: Library, device: torch.device, resume: Ch
             "quality": None,
             "timing": timing,
             "hardware": _hardware(device),
-            "data": {"digest": data.digest, "train": data.facts.train, "test": data.facts.test},
+            "data": {
+                "digest": data.digest,
+                "train": data.facts.train,
+                "test": data.facts.test,
+                "transfer": {dataset.name: found.digest for dataset, found in loaded.items() if dataset != spec.dataset},
+            },
         }
     )
 

@@ -1,5 +1,6 @@
 """Datasets as folders of plain arrays, which can be memory-mapped: uploads, and what is made once out of other files."""
 
+import errno
 import fcntl
 import json
 import os
@@ -31,12 +32,10 @@ class Draft:
         self._arrays: list[np.memmap[Any, Any]] = []
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
-        """A place for an array, in a file of that name: `train_0` is the training part's first array."""
+        """A place for an array, in a file of that name: `train_0` is the training part's first array. Raises OSError."""
         path = self.partial / f"{name}.npy"
         array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-        if hasattr(os, "posix_fallocate"):  # a disk that is full says so here; later it would end the process
-            with path.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        _reserve(path)
         self._arrays.append(array)
         return array
 
@@ -102,6 +101,18 @@ def once(folder: Path, make: Callable[[Draft], Opening]) -> Opening:
                 finally:
                     draft.discard()
     return read(folder)
+
+
+def _reserve(path: Path) -> None:
+    """Take the room on the disk now: one that is full says so here, and later it would end the process (SIGBUS)."""
+    if not hasattr(os, "posix_fallocate"):  # as on macOS
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # file systems that cannot
+                raise
 
 
 def _wait_for(lock: IO[bytes]) -> Iterator[tuple[int, int]]:

@@ -38,7 +38,8 @@ def test_only_dataset_and_views_are_needed_and_the_rest_is_resolved(api: TestCli
     assert get(api, answer.headers["Location"]) == experiment
     resolved = experiment["spec"]
     assert resolved["spec_version"] == 1
-    assert resolved["dataset"] == {"name": "digits", "image_size": 16, "version": None}
+    chosen = {"name": "digits", "image_size": 16}
+    assert resolved["dataset"] == chosen | dict.fromkeys(("version", "digits", "backgrounds"))
     assert resolved["pretrain"]["batch_size"] == 256
     assert resolved["pretrain"]["precision"] in ("float32", "bfloat16")
     assert resolved["mi"]["k"] == 512
@@ -244,7 +245,7 @@ def test_from_queued_to_succeeded(api: TestClient, submit: Submit, work: Any) ->
     assert set(found) >= {"mi", "information", "tasks", "quality", "timing", "hardware"}
     assert set(found["mi"]["infonce"]) >= {"value", "stderr", "log_k", "saturated", "kind"}
     assert found["tasks"]["classification"]["value"] == 0.86
-    assert set(found["tasks"]["classification"]) == {"metric", "value", "ci", "chance"}
+    assert set(found["tasks"]["classification"]) == {"metric", "value", "ci", "chance", "per_class"}
     assert [(event["seq"], event["type"]) for event in get(api, f"{url}/events")["data"]] == [
         (1, "queued"),
         (2, "running"),

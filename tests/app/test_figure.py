@@ -69,6 +69,12 @@ def grey_png(width: int, height: int, grey: int = 64) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
+def without_tasks(axis: spec.Axis | None = None, measured: list[Measurement] | None = None) -> Curve:
+    axis = axis or spec.Axis(path="views.sigma", values=SIGMAS)
+    measured = measurements() if measured is None else measured
+    return trace(axis, [Measurement(**{**vars(each), "tasks": {}}) for each in measured])
+
+
 def test_the_svg_says_what_the_curve_says() -> None:
     drawn = texts(render(figure(curve(), "Noise on digits"), "svg"))
     for text in ("Noise on digits", "log K = 6.24", "σ = 0.7", "1.6", "2.5", "0.2 (≥ 5.98 nats)", "0 (≥ 6.23 nats)"):
@@ -92,7 +98,9 @@ def test_the_pdf_is_one() -> None:
     assert render(figure(curve(), "Noise"), "pdf").startswith(b"%PDF-")
 
 
-@pytest.mark.parametrize("drawn", [curve(), curve([]), recipes()], ids=["curve", "empty", "recipes"])
+@pytest.mark.parametrize(
+    "drawn", [curve(), curve([]), recipes(), without_tasks()], ids=["curve", "empty", "recipes", "without tasks"]
+)
 def test_the_specification_is_valid_and_draws_the_same_picture(drawn: Curve) -> None:
     specification = json.loads(render(figure(drawn, "Noise"), "vl.json"))
     altair.Chart.from_dict(specification, validate=True)
@@ -205,6 +213,41 @@ def test_values_that_are_lists_are_named_in_words() -> None:
     assert json.loads(rows[1]["value"]) == ["digit", "position"]
 
 
+def test_without_tasks_information_is_drawn_over_the_axis_in_its_order() -> None:
+    shuffled = spec.Axis(path="views.sigma", values=tuple(reversed(SIGMAS)))
+    measured = [Measurement(**{**vars(each), "index": len(SIGMAS) - 1 - each.index}) for each in measurements()]
+    for drawn in (without_tasks(), without_tasks(shuffled, measured)):
+        specification = figure(drawn, "Photographs")
+        shown = texts(render(specification, "svg"))
+        assert {"there is no task, and so no sweet spot: this is only how much the views share", "log K = 6.24"} <= set(shown)
+        assert {"σ", "0.7", "2.64", "≥ 5.98", "4.73*", "0.02", "○ saturated: at least · * low by more than 5 %"} <= set(shown)
+        assert not {"no measurements yet", "sweet spot", "Accuracy on held-out items"} & set(shown)
+        (path,) = (layer for layer in layers(specification) if layer["mark"]["type"] == "line")
+        assert [row["y"] for row in rows_of(specification, path)] == pytest.approx(NATS)
+        for form in ("png", "pdf"):
+            assert render(specification, form)
+
+
+def test_without_tasks_every_point_has_the_interval_of_its_information() -> None:
+    drawn = without_tasks()
+    specification = figure(drawn, "Photographs")
+    shown = [row for layer in layers(specification) if layer["mark"]["type"] == "rule" for row in rows_of(specification, layer)]
+    bars = [(row["x"], row["y"], row["y2"]) for row in shown if "y2" in row]
+    assert bars == [(place, *point.i_nce_ci) for place, point in enumerate(drawn.points) if point.i_nce_ci]
+
+
+def test_without_tasks_values_without_an_order_are_categories() -> None:
+    values = (["digit"], ["digit", "position"], ["digit", "position", "background"], ["background"])
+    measured = [each for each in measurements(4) if each.index != 1]
+    specification = figure(without_tasks(spec.Axis(path="views.shared", values=values), measured), "Scenes")
+    assert "line" not in {layer["mark"]["type"] for layer in specification["layer"]}
+    shown = texts(render(specification, "svg"))
+    names = ["digit", "digit + position", "digit + position + background", "background"]
+    assert [text for text in shown if text in names] == names  # the one that was not measured yet, too
+    dots = [row for layer in layers(specification) if layer["mark"].get("size") == 62 for row in rows_of(specification, layer)]
+    assert sorted(row["x"] for row in dots) == [0, 2, 3]
+
+
 def test_one_task_alone_has_no_legend() -> None:
     drawn = texts(render(figure(curve(), "Noise", task="knn"), "svg"))
     assert "knn" not in drawn
@@ -213,7 +256,7 @@ def test_one_task_alone_has_no_legend() -> None:
 
 
 def test_the_csv_has_the_numbers_of_the_json_digit_for_digit() -> None:
-    for drawn in (curve(), curve(measurements(3, 2)), curve([]), recipes(), three_tasks()):
+    for drawn in (curve(), curve(measurements(3, 2)), curve([]), recipes(), three_tasks(), without_tasks()):
         points = json.loads(drawn.model_dump_json(), parse_float=str)["points"]
         rows = list(csv.DictReader(io.StringIO(to_csv(drawn))))
         assert len(rows) == len(points)

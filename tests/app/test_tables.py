@@ -28,6 +28,15 @@ def test_a_curve_names_its_values_and_the_metric_of_the_task() -> None:
     assert "digit, accuracy" in printed(tables.curve(curve, "digit"))
 
 
+def test_a_curve_without_tasks_has_information_alone() -> None:
+    axis = spec.Axis(path="views.shared", values=SHARED)
+    measured = [Measurement("exp_0", 1, 0, 5.5, 0.1, 6.0, True, {})]
+    shown = printed(tables.curve(trace(axis, measured).model_dump(mode="json")))
+    assert "I_NCE, nats" in shown and "regime" not in shown
+    assert ["digit", "+", "position", "5.500", "±", "0.196", "saturated"] in [line.split() for line in shown.splitlines()]
+    assert ["digit", "-"] in [line.split() for line in shown.splitlines()]
+
+
 def test_a_sweep_names_its_values_in_words_or_by_its_labels() -> None:
     def of(axis: dict[str, Any]) -> str:
         progress = {"stage": None, "step": 0, "total": None}

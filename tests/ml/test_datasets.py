@@ -1,3 +1,4 @@
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -452,6 +453,13 @@ class TestOnce:
         assert isinstance(raw.train.arrays[0], np.memmap) and (raw.train.arrays[0] == 3).all()
         assert [path.name for path in tmp_path.iterdir()] == ["made"]
         assert not list(stored.once(tmp_path / "made", self.make))
+
+    @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve room on a disk")
+    def test_room_on_the_disk_is_taken_before_anything_is_written(self, tmp_path: Path) -> None:
+        draft = stored.Draft(tmp_path / "made")
+        draft.allocate("train_0", (1000, 3, 32, 32), np.uint8)
+        found = (draft.partial / "train_0.npy").stat()
+        assert 512 * found.st_blocks >= found.st_size > 1000 * 3 * 32 * 32
 
     def test_one_makes_it_while_the_others_tell_its_progress(self, tmp_path: Path) -> None:
         one, other = (stored.once(tmp_path / "made", self.make) for _ in range(2))

@@ -3,6 +3,7 @@ import math
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -111,7 +112,7 @@ def test_the_results_are_the_contracts_and_fit_in_json(undisturbed: list[Event])
     assert set(results["tasks"]) == {"classification", "knn"}
     assert set(results["tasks"]["knn"]) == {"metric", "value", "ci", "chance", "per_class"}
     assert set(results["timing"]) == {"data", "pretrain", "information", "tasks", "pairs_per_second"}
-    assert results["data"] == {"digest": load(DIGITS, LIBRARY, CPU).digest, "train": 1078, "test": 719}
+    assert results["data"] == {"digest": load(DIGITS, LIBRARY, CPU).digest, "train": 1078, "test": 719, "transfer": {}}
     assert 0 < results["mi"]["infonce"]["value"] <= results["mi"]["infonce"]["log_k"] == math.log(128)
 
 
@@ -221,3 +222,74 @@ def test_the_saved_encoder_is_the_one_that_was_measured(undisturbed: list[Event]
     pixels = load(DIGITS, LIBRARY, CPU).train.take(torch.arange(1078)).double()
     torch.testing.assert_close(weights["standardise.mean"], pixels.mean(dim=(0, 2, 3)).float())
     torch.testing.assert_close(weights["standardise.std"], pixels.std(dim=(0, 2, 3), correction=0).float())
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory: pytest.TempPathFactory) -> Library:
+    """Random images of every layout: `colourful` with classes, `plain` without, `walks` of several frames, `sensors` in pairs."""
+    folder = tmp_path_factory.mktemp("arrays")
+    chances = np.random.default_rng(0)
+
+    def pixels(*shape: int) -> Any:
+        return chances.integers(0, 256, (60, *shape), dtype=np.uint8)
+
+    np.savez(folder / "colourful.npz", x=pixels(16, 16, 3), y=np.arange(60) % 2)
+    np.savez(folder / "plain.npz", x=pixels(24, 24, 3))
+    np.savez(folder / "walks.npz", clips=pixels(6, 16, 16), y=np.arange(60) % 2)
+    np.savez(folder / "sensors.npz", v1=pixels(16, 16, 3), v2=pixels(12, 12), y=np.arange(60) % 2)
+    return Library(folder, folder, folder)
+
+
+TRANSFER = [{"kind": "knn", "dataset": {"name": "colourful"}}]
+OTHER_KINDS: dict[str, dict[str, Any]] = {
+    "augment": {"dataset": {"name": "colourful"}, "views": {"kind": "augment", "recipe": "infomin"}},
+    "patches": {"dataset": {"name": "plain"}, "views": {"kind": "patches", "size": 8, "distance": 4}, "tasks": TRANSFER},
+    "patch_grid": {"dataset": {"name": "plain"}, "views": {"kind": "patch_grid", "size": 12, "stride": 6}, "tasks": TRANSFER},
+    "color_split": {"dataset": {"name": "colourful"}, "views": {"kind": "color_split", "before": {"kind": "augment"}}},
+    "frequency": {"dataset": {"name": "colourful"}, "views": {"kind": "frequency"}},
+    "temporal": {"dataset": {"name": "walks"}, "views": {"kind": "temporal", "gap": 2}},
+    "paired": {"dataset": {"name": "sensors"}, "views": {"kind": "paired"}},
+    "factors": {
+        "dataset": {"name": "moving_mnist", "digits": "digits", "backgrounds": "textures"},
+        "views": {"kind": "factors", "frames": 2, "shared": ["position"]},
+        "tasks": [{"kind": "localization", "labels": 50}, {"kind": "knn", "target": "background"}],
+        "mi": {"k": 512},
+    },
+}
+
+
+def of_kind(kind: str, library: Library) -> spec.ExperimentSpec:
+    small = {"pretrain": {"steps": 3, "batch_size": 16, "precision": "bfloat16"}, "mi": {"k": 8}}
+    document = spec.ExperimentSpec.model_validate(small | OTHER_KINDS[kind])
+    return spec.resolve(document, lambda dataset, _: load(dataset, library, CPU).facts)
+
+
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+def test_every_family_trains_is_measured_and_resumes_to_the_same_numbers(kind: str, arrays: Library) -> None:
+    asked = of_kind(kind, arrays)
+    whole = list(run(asked, arrays, CPU))
+    events = run(asked, arrays, CPU)
+    checkpoint = next(
+        stored(event.snapshot()) for event in events if isinstance(event, Progress) and event.snapshot and event.step == 2
+    )
+    events.close()
+    resumed = list(run(asked, arrays, CPU, checkpoint))
+    assert numbers_of(resumed)[0] == numbers_of(whole)[0]
+    assert artifacts_of(resumed) == artifacts_of(whole)
+    encoders_kept = {"encoder_v1.safetensors", "encoder_v2.safetensors"} if asked.views.two_kinds else {"encoder.safetensors"}
+    assert set(artifacts_of(whole)) == {"preview.png"} | encoders_kept
+    assert set(results_of(whole)["tasks"]) == {task.name for task in asked.tasks} != set()
+
+
+def test_a_transferred_task_is_learned_and_scored_on_its_own_dataset(arrays: Library) -> None:
+    results = results_of(list(run(of_kind("patches", arrays), arrays, CPU)))
+    assert results["data"]["transfer"] == {"colourful": load(spec.Dataset(name="colourful"), arrays, CPU).digest}
+    assert results["tasks"]["knn"]["chance"] == pytest.approx(0.5, abs=0.2)
+    assert len(results["tasks"]["knn"]["per_class"]) == 2
+
+
+def test_places_are_scored_in_pixels(arrays: Library) -> None:
+    score = results_of(list(run(of_kind("factors", arrays), arrays, CPU)))["tasks"]["localization"]
+    assert score["metric"] == "pixels"
+    assert score["ci"][0] < score["value"] < score["ci"][1]
+    assert score["chance"] == pytest.approx(13.8, abs=1)  # mean distance of a uniform place from the middle of 36x36 pixels
