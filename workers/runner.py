@@ -7,6 +7,7 @@ ends. It ends at once if its supervisor does, or if its lease is not renewed in 
 
 import argparse
 import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -296,6 +297,8 @@ def _describe(error: Exception) -> dict[str, Any]:
         return {"code": "user", "message": str(error)}
     if isinstance(error, SpecError):
         return {"code": "invalid", "message": f"{error.pointer}: {error.message}"}
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return {"code": "internal", "message": f"the disk of the worker is full, not the fault of what was asked: {error}"}
     return {"code": "internal", "message": f"{type(error).__name__}: {error}"}
 
 
