@@ -77,7 +77,7 @@ def _monotone(rows: Rows, falls: bool) -> Check:
 
     rho = float(spearmanr(range(len(rows.values)), [rows.i_nce(index) for index in range(len(rows.values))]).statistic)
     words = "falls" if falls else "rises"
-    return Check(f"I_NCE {words} along the axis, |Spearman| at least .9", f"{rho:+.2f}", rho <= -0.9 if falls else rho >= 0.9)
+    return Check(f"I_NCE {words} along the axis: Spearman at least .9 in size", f"{rho:+.2f}", rho <= -0.9 if falls else rho >= 0.9)
 
 
 def _patches(rows: Rows) -> Iterator[Check]:
