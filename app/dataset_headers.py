@@ -114,7 +114,7 @@ def npz(name: str, path: Path, _mtime: int, _size: int) -> DatasetFacts:
         raise Refused("arrays that belong together do not fit each other")
     (*frames, channels, height, width), dtype = next(iter(shapes[0]))
     is_test = _is_test(counts[0], small.get("split"))
-    labels = _labels(layout.labels, counts[0], small)
+    labels = _labels(layout.labels, counts[0], small, is_test)
     training = None if labels is None else labels[~is_test]
     return DatasetFacts(
         name=name,
@@ -182,18 +182,20 @@ def _is_test(counts: Sequence[int], split: Any) -> Any:
     return chosen
 
 
-def _labels(keys: Sequence[str], counts: Sequence[int], small: dict[str, Any]) -> Any:
-    """Of all items, negative where an item has none; None where no item has any."""
-    there = [key for key in keys if key in small]
-    if not there:
+def _labels(keys: Sequence[str], counts: Sequence[int], small: dict[str, Any], is_test: Any) -> Any:
+    """Of all items, negative where an item has none; None where a split has no label, or all labels are the same."""
+    given = [key for key in keys if key in small]
+    if not given:
         return None
-    arrays = [small[key][:, 0] if small[key].ndim == 2 and small[key].shape[1] == 1 else small[key] for key in there]
+    arrays = [small[key][:, 0] if small[key].ndim == 2 and small[key].shape[1] == 1 else small[key] for key in given]
     if [array.shape for array in arrays] != [(count,) for count in counts] or any(
         array.dtype.kind not in "iu" for array in arrays
     ):
         raise Refused("labels must be integers, one an item")
     labels = np.concatenate([array.astype(np.int64) for array in arrays])
-    return labels if (labels >= 0).any() else None
+    there = labels >= 0
+    in_both = there[~is_test].any() and there[is_test].any()
+    return labels if in_both and len(np.unique(labels[there])) > 1 else None
 
 
 def _encoded(name: str, path: Path, headers: dict[str, Any], small: dict[str, Any], first_image: bytes) -> DatasetFacts:
@@ -205,8 +207,7 @@ def _encoded(name: str, path: Path, headers: dict[str, Any], small: dict[str, An
         side = min(spec.image_sides(BytesIO(first_image)))
     except ValueError as error:
         raise Refused(f"its first image {error}") from None
-    _require_items(train, test)
-    labels = _labels(("train_labels", "test_labels"), (train, test), small)
+    labels = _labels(("train_labels", "test_labels"), (train, test), small, _is_test((train, test), None))
     known = None if labels is None else int((labels[:train] >= 0).sum())
     return DatasetFacts(
         name=name,
@@ -294,6 +295,7 @@ def _folder_facts(name: str, path: Path, files: tuple[tuple[str, int], ...]) -> 
         held, test = "", spec.held_out(len(names))
         train = len(names) - test
     _require_items(train, test)
+    classes = {kind for split, kind in places or () if split in ("train", held)}
     return DatasetFacts(
         name=name,
         layout="photos" if places is None else "images",
@@ -302,7 +304,7 @@ def _folder_facts(name: str, path: Path, files: tuple[tuple[str, int], ...]) -> 
         channels=3,
         image_size=224 if name == "imagenet" else FOLDER_SIZE,
         smallest_side=min(_smaller_side(path / image) for image in names) if places is None else None,
-        classes=None if places is None else len({kind for split, kind in places if split in ("train", held)}),
+        classes=len(classes) if len(classes) > 1 else None,
         version=spec.folder_version(files),
     )
 

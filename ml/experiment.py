@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from safetensors.torch import save
 from torch import Tensor
 from torch.optim import AdamW
@@ -287,33 +287,48 @@ def _measure_information(spec: ExperimentSpec, data: Data, training: Training) -
 
 def _evaluate_tasks(spec: ExperimentSpec, library: Library, training: Training) -> Generator[Event, None, dict[str, Any]]:
     """The tasks on the frozen encoders' features of clean items, by their names; each dataset is encoded once."""
-    encoded: dict[tuple[Dataset, str], tasks.Features] = {}
+    encoded: dict[Dataset, tuple[Tensor, Tensor]] = {}
     scores = {}
     device = training.generator.device
     for step, task in enumerate(spec.tasks, start=1):
         dataset = task.dataset or spec.dataset
         data = datasets.load(dataset, library, device)
-        if (dataset, task.target) not in encoded:
-            train, test = (_features(spec, training.method, split, task.target) for split in (data.train, data.test))
-            encoded[dataset, task.target] = tasks.Features(*train, *test, classes=data.facts.targets()[task.target] or 0)
-        score = tasks.evaluate(task, encoded[dataset, task.target], _generator(spec, "labels", device))
-        scores[task.name or task.kind] = asdict(score)
+        if dataset not in encoded:
+            train, test = (_features(spec, training.method, split) for split in (data.train, data.test))
+            encoded[dataset] = (train, test)
+        known = [_with_target(*part, task.target) for part in zip((data.train, data.test), encoded[dataset], strict=True)]
+        found = tasks.Features(*known[0], *known[1], classes=data.facts.targets()[task.target] or 0)
+        scores[task.name or task.kind] = asdict(tasks.evaluate(task, found, _generator(spec, "labels", device)))
         yield Progress("tasks", step, len(spec.tasks), training.snapshot)
     return scores
 
 
-def _features(spec: ExperimentSpec, method: Method, split: Split, target: str) -> tuple[Float[Tensor, "N F"], Tensor]:
-    """Features of the split's items that have the target, side by side where there are two encoders, and the targets."""
-    targets = split.targets[target]
-    items = torch.arange(len(split), device=targets.device)
-    if not targets.is_floating_point():
-        items = items[targets >= 0]
+def _features(spec: ExperimentSpec, method: Method, split: Split) -> Float[Tensor, "N F"]:
+    """Features of the items that have any target, side by side where there are two encoders."""
+    items = _known(split).any(dim=0).nonzero()[:, 0]
     features = []
     with torch.no_grad():
         for chunk in items.split(512):
             inputs = views.clean(spec.views, split.take(chunk))
             features.append(torch.cat([encoder(view) for encoder, view in zip(method.encoders, inputs, strict=True)], dim=1))
-    return torch.cat(features), targets[items]
+    return torch.cat(features)
+
+
+def _with_target(split: Split, features: Float[Tensor, "N F"], target: str) -> tuple[Float[Tensor, "M F"], Tensor]:
+    """Of those features the ones of items that have this target, and the targets."""
+    known = _known(split)
+    has_it = known[list(split.targets).index(target)]
+    return features[has_it[known.any(dim=0)]], split.targets[target][has_it]
+
+
+def _known(split: Split) -> Bool[Tensor, "targets N"]:
+    """Which items have which of the split's targets: places are always known, and classes but for -1."""
+    return torch.stack(
+        [
+            torch.ones(len(target), dtype=torch.bool, device=target.device) if target.is_floating_point() else target >= 0
+            for target in split.targets.values()
+        ]
+    )
 
 
 def _generator(spec: ExperimentSpec, purpose: str, device: torch.device) -> torch.Generator:

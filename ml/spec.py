@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from zipfile import ZipFile
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, create_model, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, create_model, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 
@@ -66,8 +66,8 @@ class Dataset(Part):
     backgrounds: str | None = Field(
         None,
         max_length=100,
-        description="`moving_mnist` alone: a dataset of RGB images with classes, or `textures`; by default the first of STL-10, "
-        "CIFAR-10 and ten procedural textures that is there.",
+        description="`moving_mnist` alone: a dataset of RGB images, or `textures`; by default the first of STL-10, CIFAR-10 and "
+        "ten procedural textures that is there. Of more the first 20000 serve for training, and 5000 held out.",
     )
 
 
@@ -430,11 +430,12 @@ class Factors(Family):
     )
     frames: int = Field(10, ge=1, le=10, description="Past frames that v1 shows: the last ones of ten.")
 
-    @model_validator(mode="after")
-    def _each_once(self) -> "Factors":
-        if len(set(self.shared)) != len(self.shared):
-            raise ValueError(f"shared must name each factor once, not {list(self.shared)}")
-        return self
+    @field_validator("shared")
+    @classmethod
+    def _each_once(cls, shared: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(shared)) != len(shared):
+            raise ValueError(f"each factor once, not {list(shared)}")
+        return shared
 
 
 class Paired(Family):
@@ -757,22 +758,38 @@ def _inside(part: JsonValue) -> str:
     return f"({in_words(part)})" if isinstance(part, dict) else in_words(part)
 
 
+LAYOUTS: dict[Layout, str] = {
+    "images": "images",
+    "photos": "photos",
+    "clips": "clips (an npz with `clips`)",
+    "paired": "paired arrays (an npz with `v1` and `v2`)",
+    "scenes": "scenes (the dataset moving_mnist)",
+}  # as refusals name what would fit
+MOST_DRAWN = 8192  # pairs in a batch, or candidates, where they do not run out: their similarities must fit the memory
+
+
 def _refuse_unfit_views(views: Views, facts: DatasetFacts, side: int) -> None:
     if facts.layout not in views.takes:
-        wanted = " or ".join(views.takes)
+        wanted = " or ".join(LAYOUTS[layout] for layout in views.takes)
         raise SpecError("/views/kind", f"{views.kind} works on {wanted}, but {facts.name} holds {facts.layout}")
     if views.rgb and facts.channels != 3:
         raise SpecError(
             "/views/kind",
             f"{views.kind} needs red, green and blue, but {facts.name} has {facts.channels} channel(s); noise, crop, augment, "
-            "frequency and patches work with any number",
+            "frequency, patches and patch_grid work with any number",
         )
     smallest = facts.smallest_side or side
+    if isinstance(views, Patches) and views.size > smallest:
+        raise SpecError("/views/size", f"patches of {views.size} px, but the smallest image of {facts.name} has {smallest}")
     if isinstance(views, Patches) and views.size + views.distance > smallest:
         raise SpecError(
             "/views/distance",
             f"patches of {views.size} px at a distance of {views.distance} px need {views.size + views.distance} px, but the "
-            f"smallest image of {facts.name} has {smallest}",
+            f"smallest image of {facts.name} has {smallest}; at most {smallest - views.size}",
+        )
+    if isinstance(views, PatchGrid) and views.before is not None and views.before.v2 is not None:
+        raise SpecError(
+            "/views/before/v2", "both patches are cut from one augmented image, so there is no second way; leave v2 out"
         )
     if isinstance(views, PatchGrid) and views.size + views.stride > side:
         raise SpecError(
@@ -819,13 +836,11 @@ def _resolve_pretrain(
     spec: ExperimentSpec, facts: DatasetFacts, encoder: Encoder, precision: Literal["float32", "bfloat16"]
 ) -> Pretrain:
     drawn = isinstance(spec.views, Patches)  # again and again from the same photographs
-    most = 65_536 if drawn else facts.train
+    most = MOST_DRAWN if drawn else facts.train
     batch_size = spec.pretrain.batch_size or min(256, most)
     if batch_size > most:
-        raise SpecError(
-            "/pretrain/batch_size",
-            f"{batch_size} pairs a step, but {facts.name} has {facts.train} training items; at most {facts.train}",
-        )
+        has = "pairs of patches are drawn" if drawn else f"{facts.name} has {facts.train} training items"
+        raise SpecError("/pretrain/batch_size", f"{batch_size} pairs a step, but {has}; at most {most}")
     found: dict[str, Any] = {"batch_size": batch_size}
     if spec.pretrain.learning_rate is None:
         found["learning_rate"] = 1e-2 if isinstance(encoder, SmallConv) else 1e-3
@@ -837,6 +852,8 @@ def _resolve_pretrain(
 
 
 def _resolve_candidates(spec: ExperimentSpec, facts: DatasetFacts) -> int:
+    if isinstance(spec.views, Patches) and spec.mi.k is not None and spec.mi.k > MOST_DRAWN:
+        raise SpecError("/mi/k", f"K = {spec.mi.k} candidates, but at most {MOST_DRAWN} pairs of patches are drawn at a time")
     if isinstance(spec.views, Patches):
         return spec.mi.k or 512
     k = spec.mi.k or min(512, facts.candidates)
@@ -872,7 +889,8 @@ def _resolve_tasks(spec: ExperimentSpec, pretrained_on: DatasetFacts, facts: Fac
         known = pretrained_on
         if task.dataset is not None:
             known = facts(task.dataset, f"{pointer}/dataset")
-            _refuse_unfit_transfer(spec, pretrained_on, known, f"{pointer}/dataset/name")
+            if task.dataset.name != spec.dataset.name:
+                _refuse_unfit_transfer(spec, pretrained_on, known, f"{pointer}/dataset/name")
             found["dataset"] = _resolve_dataset(task.dataset, known, f"{pointer}/dataset")
         _refuse_unfit_target(task, known, pointer)
         yield task.model_copy(update=found)
@@ -892,11 +910,12 @@ def _refuse_unfit_transfer(spec: ExperimentSpec, pretrained_on: DatasetFacts, fa
 def _refuse_unfit_target(task: Task, facts: DatasetFacts, pointer: str) -> None:
     localizes = isinstance(task, Localization)
     fitting = [name for name, classes in facts.targets().items() if (classes is None) == localizes]
+    missing = "places, as moving_mnist" if localizes else "labels"
     if task.target not in fitting:
         raise SpecError(
             f"{pointer}/target",
             f"{facts.name} has no {'labels' if task.target == 'label' else task.target} for {task.kind}; "
-            + (f"choose {' or '.join(fitting)}" if fitting else "leave tasks empty, or choose a labelled dataset"),
+            + (f"choose {' or '.join(fitting)}" if fitting else f"leave the task out, or choose a dataset with {missing}"),
         )
     classes = facts.targets()[task.target] or 2
     labelled = facts.labelled or facts.train
@@ -918,6 +937,8 @@ def _with_node(base: ExperimentSpec, axis: Axis, index: int) -> dict[str, Any]:
     try:
         for key in parents:
             default = default[key]
+            if default is None:
+                raise SpecError("/axis/path", f"{key!r} of {axis.path!r} is null in the base; give it there first")
             node = node.setdefault(key, default) if isinstance(node, dict) else node[key]
         was, node[last] = default[last], value  # a node that is there: a typo must not become a new field
     except (KeyError, IndexError, TypeError):

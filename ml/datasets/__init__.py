@@ -67,10 +67,11 @@ class Data:
 
 @dataclass(frozen=True)
 class _Reading:
-    """A source and how it is read; the dataset is known with its version."""
+    """A source and how it is read; the dataset is known with its version, the source with the state of its files."""
 
     dataset: spec.Dataset
     source: Source
+    state: object
     library: Library
     as_photographs: bool
 
@@ -97,7 +98,8 @@ def prepare(dataset: spec.Dataset, library: Library, as_photographs: bool = Fals
 def load(dataset: spec.Dataset, library: Library, device: torch.device, as_photographs: bool = False) -> Data:
     """Read a dataset at its own image size or another (bilinear, then the central square), or as photographs to cut patches from.
 
-    Keeps the last few, so that a process that trains again does not read again, unless the files hold other data by then.
+    Keeps the last few, so that a process that trains again does not read again, unless the files have changed by then: they have
+    another version, or those of a published dataset another size or time.
     Raises DatasetMissing or DatasetInvalid.
     """
     key = *_readings(dataset, library, as_photographs), device
@@ -111,15 +113,16 @@ def _readings(dataset: spec.Dataset, library: Library, as_photographs: bool) -> 
     if dataset.name == moving_mnist.NAME:
         dataset = moving_mnist.choose(dataset, lambda name: _find(name, library) is not None)
         readings = tuple(_reading(component, library, as_photographs=False) for component in moving_mnist.components(dataset))
-        version = readings[1].dataset.version if len(readings) == 2 else None  # of the backgrounds; digits are published
-        return dataset.model_copy(update={"version": version}), readings
+        versions = [reading.dataset.version for reading in readings if reading.dataset.version is not None]
+        return dataset.model_copy(update={"version": "-".join(versions) or None}), readings
     reading = _reading(dataset, library, as_photographs)
     return reading.dataset, (reading,)
 
 
 def _reading(dataset: spec.Dataset, library: Library, as_photographs: bool) -> _Reading:
     source = _source(dataset.name, library)
-    return _Reading(dataset.model_copy(update={"version": source.version}), source, library, as_photographs)
+    known = dataset.model_copy(update={"version": source.version})
+    return _Reading(known, source, source.state, library, as_photographs)
 
 
 def _source(name: str, library: Library) -> Source:
@@ -142,7 +145,7 @@ def _find(name: str, library: Library) -> Source | None:
     if name.startswith("ds_"):
         return Upload(library.uploads / name) if (library.uploads / name).is_dir() else None
     if name == "digits":
-        return Published(digits.read, library.root)
+        return Published(digits.read, digits.FOLDER)
     if name in _PUBLISHED:
         where, source = _PUBLISHED[name]
         archive = library.root / name / f"{name}.npz"

@@ -35,14 +35,17 @@ def default_size(raw: Raw) -> int:
 
 
 def class_numbers(raw: Raw) -> Indices:
-    """The labels that occur in either split, in their order: the first is class 0, whatever its number."""
-    labels = [part.labels for part in raw.parts if part.labels is not None]
-    together = np.concatenate(labels) if labels else np.empty(0)
-    return np.unique(together[together >= 0]).astype(np.int64)
+    """The labels that occur in either split, in their order: the first is class 0, whatever its number.
+
+    None where a split has no label, or all labels are the same: there would be nothing to learn from, or nothing to tell apart.
+    """
+    train, test = (np.empty(0, np.int64) if part.labels is None else part.labels[part.labels >= 0] for part in raw.parts)
+    numbers = np.union1d(train, test).astype(np.int64)
+    return numbers if min(len(train), len(test)) > 0 and len(numbers) > 1 else numbers[:0]
 
 
 def class_indices(raw: Raw) -> tuple[Indices, Indices] | None:
-    """Labels of the two splits, counted from 0 without a gap and -1 where there is none; None where no item has any."""
+    """Labels of the two splits, counted from 0 without a gap and -1 where there is none; None without classes."""
     numbers = class_numbers(raw)
     if raw.train.labels is None or raw.test.labels is None or not len(numbers):
         return None
@@ -54,7 +57,8 @@ def class_indices(raw: Raw) -> tuple[Indices, Indices] | None:
 
 
 def class_names(raw: Raw) -> tuple[str, ...] | None:
-    """Of the classes that occur, where the dataset names them all."""
-    if raw.class_names is None or any(number >= len(raw.class_names) for number in class_numbers(raw)):
+    """Of the classes that occur, where there are any and the dataset names them all."""
+    numbers = class_numbers(raw)
+    if raw.class_names is None or not len(numbers) or numbers[-1] >= len(raw.class_names):
         return None
-    return tuple(raw.class_names[number] for number in class_numbers(raw))
+    return tuple(raw.class_names[number] for number in numbers)

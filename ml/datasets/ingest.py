@@ -153,10 +153,15 @@ def _open_images(
         found = []
         for index, (name, info) in enumerate(members.items()):
             with _readable(name), archive.open(info) as member:
-                found.append(sides(member, name))
+                height, width = sides(member, name)
+            if min(height, width) < npz.LEAST_SIDE:
+                raise DatasetInvalid(
+                    f"{name} in the zip has {height}x{width} pixels; sides of at least {npz.LEAST_SIDE} are needed"
+                )
+            found.append((height, width))
             if index % 1000 == 0:
                 yield 0, len(names)
-        size = DEFAULT_SIZE if places is None else min(LARGEST_DEFAULT, max(8, int(statistics.median(map(min, found)))))
+        size = DEFAULT_SIZE if places is None else min(LARGEST_DEFAULT, int(statistics.median(map(min, found))))
         bytes_decoded = sum(3 * (height * width if places is None else size * size) for height, width in found)
         if bytes_decoded > most_bytes:
             raise DatasetInvalid(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ml import spec
 from ml.datasets.facts import class_indices, class_numbers
-from ml.datasets.raw import DatasetInvalid, Raw
+from ml.datasets.raw import DatasetInvalid, Indices, Raw
 from ml.datasets.scenes import CANVAS, DIGIT, LENGTH, SceneSplit
 from ml.datasets.textures import PATTERNS, textures
 
@@ -18,6 +18,7 @@ DIGITS = ("mnist", "digits")
 BACKGROUNDS = ("stl10", "cifar10", "cifar10_lossless_subset", "cifar10_jpeg")
 TEXTURES = "textures"
 MOST_SCENES = (20_000, 5_000)  # for training and held out: of more digits the first ones, since tasks encode a scene for each
+MOST_BACKGROUNDS = (20_000, 5_000)  # likewise, since they lie in memory
 TEXTURE_COUNTS = (2000, 500)  # for training and held out
 
 
@@ -39,22 +40,26 @@ def components(dataset: spec.Dataset) -> list[spec.Dataset]:
 
 
 def scenes(dataset: spec.Dataset, raws: Sequence[Raw], device: torch.device) -> tuple[spec.DatasetFacts, list[SceneSplit]]:
-    """Facts and splits out of the components. Held-out scenes show held-out digits before held-out backgrounds."""
+    """Facts and splits out of the components. Held-out scenes show held-out digits before held-out backgrounds.
+
+    Of more than `MOST_SCENES` digits and `MOST_BACKGROUNDS` the first ones serve. Raises DatasetInvalid.
+    """
     if dataset.image_size not in (None, CANVAS):
         raise DatasetInvalid(f"the scenes of {NAME} are made at {CANVAS} pixels, not {dataset.image_size}")
     digits, *behind = raws
+    labels = _digit_labels(digits)
     backgrounds = _images(behind[0]) if behind else [textures(count, CANVAS, seed) for seed, count in enumerate(TEXTURE_COUNTS)]
     classes = len(class_numbers(behind[0])) if behind else len(PATTERNS)
     splits = [
         SceneSplit(
             torch.from_numpy(np.array(part.arrays[0][:most, 0])).to(device),
-            torch.from_numpy(labels[:most]).to(device),
+            torch.from_numpy(of_part[:most]).to(device),
             images.to(device),
             None if kinds is None else kinds.to(device),
             seed,
         )
-        for seed, (part, labels, (images, kinds), most) in enumerate(
-            zip(digits.parts, class_indices(digits) or (), backgrounds, MOST_SCENES, strict=True)
+        for seed, (part, of_part, (images, kinds), most) in enumerate(
+            zip(digits.parts, labels, backgrounds, MOST_SCENES, strict=True)
         )
     ]
     facts = spec.DatasetFacts(
@@ -73,16 +78,30 @@ def scenes(dataset: spec.Dataset, raws: Sequence[Raw], device: torch.device) -> 
     return facts, splits
 
 
+def _digit_labels(raw: Raw) -> tuple[Indices, Indices]:
+    first, labels = raw.train.arrays[0], class_indices(raw)
+    if raw.layout != "images" or first.shape[1] != 1 or first.dtype != np.uint8:
+        found = f"{raw.layout} of {first.shape[-3]} channel(s) in {first.dtype}"
+        raise DatasetInvalid(f"the digits of {NAME} must be grey images in uint8, not {found}")
+    if labels is None or min(map(np.min, labels)) < 0:
+        raise DatasetInvalid(f"the digits of {NAME} must all have labels")
+    return labels
+
+
 def _images(raw: Raw) -> list[tuple[UInt8[Tensor, "M 3 h w"], Int64[Tensor, " M"] | None]]:
-    """Of both splits the images that have a class, or all images where there are no classes."""
+    """Of both splits the images that have a class, or any where there are no classes: the first `MOST_BACKGROUNDS` of them."""
     first = raw.train.arrays[0]
     if raw.layout not in ("images", "photos") or first.shape[1] != 3 or first.dtype != np.uint8:
         found = f"{raw.layout} of {first.shape[-3]} channel(s) in {first.dtype}"
         raise DatasetInvalid(f"the backgrounds of {NAME} must be RGB images in uint8, not {found}")
     labels = class_indices(raw)
     if labels is None:
-        return [(torch.from_numpy(np.array(part.arrays[0])), None) for part in raw.parts]
+        return [
+            (torch.from_numpy(np.array(part.arrays[0][:most])), None)
+            for part, most in zip(raw.parts, MOST_BACKGROUNDS, strict=True)
+        ]
+    chosen = [np.flatnonzero(of_part >= 0)[:most] for of_part, most in zip(labels, MOST_BACKGROUNDS, strict=True)]
     return [
-        (torch.from_numpy(part.arrays[0][of_part >= 0]), torch.from_numpy(of_part[of_part >= 0]))
-        for part, of_part in zip(raw.parts, labels, strict=True)
+        (torch.from_numpy(part.arrays[0][items]), torch.from_numpy(of_part[items]))
+        for part, of_part, items in zip(raw.parts, labels, chosen, strict=True)
     ]

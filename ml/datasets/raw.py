@@ -92,6 +92,11 @@ class Source(ABC):
         """What its files hold, as a digest; None for the published datasets."""
         return None
 
+    @property
+    def state(self) -> object:
+        """What is different once its files have changed, and quick to tell."""
+        return self.version
+
     @abstractmethod
     def open(self, library: Library, size: int | None, as_photographs: bool) -> Opening:
         """Read it. What must be decoded is decoded at this size, or natively as photographs; whole arrays come as they are."""
@@ -103,6 +108,11 @@ class Published(Source):
 
     read: Callable[[Path], Raw]
     folder: Path
+
+    @property
+    def state(self) -> object:
+        """Of the originals."""
+        return state_of(self.folder)
 
     def open(self, library: Library, size: int | None, as_photographs: bool) -> Opening:
         """Whole arrays, whatever the size."""
@@ -118,6 +128,12 @@ def finished(opening: Opening, progress: Callable[[int, int], object] = lambda d
         except StopIteration as end:
             raw: Raw = end.value
             return raw
+
+
+def state_of(folder: Path) -> object:
+    """Names, sizes and times of the files that lie in a folder."""
+    files = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
+    return tuple((name, file.st_size, file.st_mtime_ns) for name, file in files)
 
 
 def held_out(items: int) -> tuple[Indices, Indices]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ml import spec
 from ml.datasets import stored
-from ml.datasets.raw import Allocate, Array, DatasetInvalid, Library, Opening, Part, Raw, Source, finished, in_memory, missing
+from ml.datasets.raw import Allocate, Array, DatasetInvalid, Library, Opening, Part, Raw, Source, finished, in_memory, missing, state_of
 
 SIDE = 96
 A_TIME = 1000  # images that are copied
@@ -20,6 +20,11 @@ class STL10(Source):
 
     folder: Path
     """`stl10_binary`."""
+
+    @property
+    def state(self) -> object:
+        """Of the three files with images and the two with labels."""
+        return state_of(self.folder)
 
     def open(self, library: Library, size: int | None, as_photographs: bool) -> Opening:
         """With the unlabelled images the training part is put together in a file, once."""

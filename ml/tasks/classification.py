@@ -31,7 +31,7 @@ def logistic_regression(
     """
     x = x.double()
     variances, axes = torch.linalg.eigh(x.T @ x / len(x) + PENALTY / len(x) * torch.eye(x.shape[1], device=x.device))
-    unwhiten = axes * variances.rsqrt()
+    unwhiten: Tensor = axes * variances.rsqrt()
     white = x @ unwhiten
     turned = torch.zeros(x.shape[1], classes, dtype=torch.float64, device=x.device, requires_grad=True)
     biases = torch.zeros(classes, dtype=torch.float64, device=x.device, requires_grad=True)
@@ -53,4 +53,5 @@ def logistic_regression(
 
     with torch.enable_grad():
         optimiser.step(mean_loss)
-    return unwhiten @ turned.detach(), biases.detach()
+    weights: Tensor = unwhiten @ turned.detach()
+    return weights, biases.detach()

@@ -49,11 +49,23 @@ def resolved(name: str, views: Any, **parts: Any) -> ExperimentSpec:
     ("name", "views", "parts", "pointer", "words"),
     [
         ("digits", {"kind": "color_split"}, {}, "/views/kind", "needs red, green and blue, but digits has 1 channel"),
-        ("bands", {"kind": "color_split"}, {}, "/views/kind", "noise, crop, augment, frequency and patches work with any number"),
-        ("digits", {"kind": "temporal"}, {}, "/views/kind", "works on clips or scenes, but digits holds images"),
+        (
+            "bands",
+            {"kind": "color_split"},
+            {},
+            "/views/kind",
+            "noise, crop, augment, frequency, patches and patch_grid work with any number",
+        ),
+        (
+            "digits",
+            {"kind": "temporal"},
+            {},
+            "/views/kind",
+            "works on clips .* or scenes .*moving_mnist.*, but digits holds images",
+        ),
         ("walks", {"kind": "crop"}, {}, "/views/kind", "works on images or photos, but walks holds clips"),
-        ("cifar10", {"kind": "factors"}, {}, "/views/kind", "works on scenes, but cifar10 holds images"),
-        ("cifar10", {"kind": "paired"}, {}, "/views/kind", "works on paired, but cifar10 holds images"),
+        ("cifar10", {"kind": "factors"}, {}, "/views/kind", "works on scenes .*, but cifar10 holds images"),
+        ("cifar10", {"kind": "paired"}, {}, "/views/kind", "works on paired arrays .*`v1` and `v2`.*, but cifar10 holds images"),
         (
             "bsds500",
             {"kind": "patches", "distance": 300},
@@ -62,6 +74,16 @@ def resolved(name: str, views: Any, **parts: Any) -> ExperimentSpec:
             "need 364 px, but the smallest image .* has 321",
         ),
         ("cifar10", {"kind": "patches", "size": 30, "distance": 3}, {}, "/views/distance", "need 33 px"),
+        ("cifar10", {"kind": "patches", "size": 40}, {}, "/views/size", "patches of 40 px, but .* has 32"),
+        (
+            "cifar10",
+            {"kind": "patch_grid", "before": {"kind": "augment", "recipe": "byol"}},
+            {},
+            "/views/before/v2",
+            "one augmented image",
+        ),
+        ("bsds500", {"kind": "patches"}, {"pretrain": {"batch_size": 9000}}, "/pretrain/batch_size", "at most 8192"),
+        ("bsds500", {"kind": "patches"}, {"mi": {"k": 9000}}, "/mi/k", "at most 8192"),
         ("digits", {"kind": "patch_grid", "size": 12, "stride": 5}, {}, "/views/stride", "needs 17 px, but .* have 16"),
         ("walks", {"kind": "temporal", "gap": 16}, {}, "/views/gap", "have 16; at most 15"),
         (
@@ -161,3 +183,24 @@ def test_defaults_that_depend_on_the_axis_are_chosen_at_each_of_its_values() -> 
 def test_shared_factors_are_known_and_named_once(shared: list[str]) -> None:
     with pytest.raises(ValidationError):
         resolved("moving_mnist", {"kind": "factors", "shared": shared})
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("views.before.jitter", "'before' of 'views.before.jitter' is null in the base; give it there first"),
+        ("views.beside.jitter", "'views.beside.jitter' is no node of the spec"),
+        ("views.recipe", "no node"),
+    ],
+)
+def test_an_axis_must_be_a_node_that_is_there(path: str, words: str) -> None:
+    base = {"dataset": {"name": "cifar10"}, "views": {"kind": "color_split"}}
+    sweep = spec.SweepSpec.model_validate({"base": base, "axis": {"path": path, "values": [1]}, "seeds": 1})
+    with pytest.raises(SpecError, match=words) as refusal:
+        list(spec.expand(sweep))
+    assert refusal.value.pointer == "/axis/path"
+
+
+def test_a_task_may_name_the_dataset_of_pretraining() -> None:
+    (found,) = resolved("walks", {"kind": "temporal"}, tasks=[{"kind": "knn", "dataset": {"name": "walks"}}]).tasks
+    assert found.dataset is not None
