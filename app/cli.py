@@ -12,6 +12,8 @@ import typer
 from app.settings import SettingsError, settings
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from app.client import CurveFormat, Json, Sweetspot
 
 cli = typer.Typer(
@@ -114,7 +116,9 @@ def upload(
     with _service(url) as service:
         with open_with_bar(file, "rb", description="uploading", console=console, disable=not console.is_terminal) as opened:
             found = service.upload(opened, name=name, layout=layout)
-        _queued(service, found, wait)
+        typer.echo(found["id"])  # alone, since scripts take it for their specs
+        typer.echo(found["state"], err=True)
+        _follow(service, found, wait, console)
 
 
 @cli.command(rich_help_panel=_ASK)
@@ -139,8 +143,10 @@ def status(
         found = service.get(id)
     if as_json:
         typer.echo(_json(found))
-    else:
-        _show(found)
+        return
+    from rich.console import Console  # noqa: PLC0415
+
+    _show(found, Console())
 
 
 @cli.command(rich_help_panel=_ASK)
@@ -247,7 +253,14 @@ def _read(file: Path) -> "Json":
 
 
 def _queued(service: "Sweetspot", found: "Json", wait: bool) -> None:
+    from rich.console import Console  # noqa: PLC0415
+
     typer.echo(f"{found['id']} {found['state']}")
+    _follow(service, found, wait, Console())
+
+
+def _follow(service: "Sweetspot", found: "Json", wait: bool, shown_on: "Console") -> None:
+    """Say how to ask for it, or wait for it and show what came of it."""
     if not wait:
         typer.echo(f"sweetspot status {found['id']}", err=True)
         return
@@ -256,18 +269,16 @@ def _queued(service: "Sweetspot", found: "Json", wait: bool) -> None:
     from app.progress import follow  # noqa: PLC0415
 
     found = follow(service, found["id"], Console(stderr=True))
-    _show(found)
+    _show(found, shown_on)
     if found["state"] not in ("succeeded", "ready"):
         raise typer.Exit(1)
 
 
-def _show(found: "Json") -> None:
-    from rich.console import Console  # noqa: PLC0415
-
+def _show(found: "Json", console: "Console") -> None:
     from app import tables  # noqa: PLC0415
 
     kind = found["id"].partition("_")[0]
-    Console().print({"exp": tables.experiment, "swp": tables.sweep, "ds": tables.dataset}[kind](found))
+    console.print({"exp": tables.experiment, "swp": tables.sweep, "ds": tables.dataset}[kind](found))
 
 
 def _curve_format(output: Path) -> "CurveFormat":

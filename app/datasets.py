@@ -72,13 +72,13 @@ def _usable(name: str) -> bool:
         return False
 
 
-def _facts(name: str) -> DatasetFacts:
+def _facts(name: str, offered: Callable[[], list[str]] = present) -> DatasetFacts:
     try:
         found = _scenes(Dataset(name=name)) if name == "moving_mnist" else _found(name)
     except _UNUSABLE as error:
         raise Invalid.field("/dataset/name", f"{name!r} cannot be used as a dataset: {error}") from None
     if found is None:
-        raise Invalid.field("/dataset/name", _absent(name))
+        raise Invalid.field("/dataset/name", _absent(name, offered()))
     return found
 
 
@@ -113,7 +113,7 @@ def _image_folders(root: Path) -> list[str]:
     ]
 
 
-def _absent(name: str) -> str:
+def _absent(name: str, offered: Sequence[str]) -> str:
     root = settings().datasets_dir
     if name.startswith("ds_"):
         return f"there is no upload {name!r} that can be used"
@@ -123,7 +123,7 @@ def _absent(name: str) -> str:
         return f"{name!r} is not under {root}; download it with `python -m ml.datasets.download {name} --root {root}`"
     return (
         f"{name!r} is not under {root}; put it there as {name}.npz or as a folder {name} of JPEG or PNG files, or choose one of "
-        f"{', '.join(present())}"
+        f"{', '.join(offered)}"
     )
 
 
@@ -133,18 +133,24 @@ def _scenes(dataset: Dataset) -> DatasetFacts:
     backgrounds = dataset.backgrounds or next((name for name in SCENE_BACKGROUNDS if _usable(name)), TEXTURES)
     if digits not in SCENE_DIGITS:
         raise Invalid.field("/dataset/digits", f"digits are {' or '.join(SCENE_DIGITS)}, not {digits!r}")
-    of_digits = _component(digits, "/dataset/digits")
+    of_digits = _component(digits, "/dataset/digits", present)
+    if (of_digits.layout, of_digits.channels, of_digits.dtype) != ("images", 1, "uint8"):
+        raise Invalid.field("/dataset/digits", f"digits must be grey images in uint8, not {_pixels(of_digits)}")
+    if of_digits.classes is None or of_digits.labelled is not None:
+        raise Invalid.field("/dataset/digits", f"digits must all have labels, but those of {digits!r} have not")
     factors: dict[str, int | None] = {"digit": of_digits.classes, "position": None}
-    version = None
+    versions = [of_digits.version]
     if backgrounds == TEXTURES:
         factors["background"] = 10
     else:
-        behind = _component(backgrounds, "/dataset/backgrounds")
-        if behind.layout not in ("images", "photos") or behind.channels != 3 or behind.dtype != "uint8":
-            found = f"{behind.layout} of {behind.channels} channel(s) in {behind.dtype}"
-            raise Invalid.field("/dataset/backgrounds", f"backgrounds must be RGB images in uint8, not {found}")
+        behind = _component(backgrounds, "/dataset/backgrounds", _backgrounds)
+        if not _can_be_background(behind):
+            raise Invalid.field(
+                "/dataset/backgrounds",
+                f"backgrounds must be RGB images in uint8, not {_pixels(behind)}; choose one of {', '.join(_backgrounds())}",
+            )
         factors |= {} if behind.classes is None else {"background": behind.classes}
-        version = behind.version
+        versions.append(behind.version)
     return DatasetFacts(
         name=dataset.name,
         layout="scenes",
@@ -156,12 +162,26 @@ def _scenes(dataset: Dataset) -> DatasetFacts:
         factors=factors,
         digits=digits,
         backgrounds=backgrounds,
-        version=version,
+        version="-".join(version for version in versions if version is not None) or None,
     )
 
 
-def _component(name: str, pointer: str) -> DatasetFacts:
+def _backgrounds() -> list[str]:
+    """What can be chosen as backgrounds now."""
+    images = [name for name in present() if name != "moving_mnist" and _can_be_background(_facts(name))]
+    return [*images, TEXTURES]
+
+
+def _can_be_background(found: DatasetFacts) -> bool:
+    return found.layout in ("images", "photos") and found.channels == 3 and found.dtype == "uint8"
+
+
+def _pixels(found: DatasetFacts) -> str:
+    return f"{found.layout} of {found.channels} channel(s) in {found.dtype}"
+
+
+def _component(name: str, pointer: str, offered: Callable[[], list[str]]) -> DatasetFacts:
     try:
-        return _facts(name)
+        return _facts(name, offered)
     except Invalid as error:
         raise Invalid.field(pointer, error.detail) from None

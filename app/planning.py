@@ -1,5 +1,6 @@
 """From what was asked to what will be run, and what that is likely to cost."""
 
+import json
 import math
 from typing import Any, Literal
 
@@ -12,8 +13,9 @@ from app.errors import FieldError, Invalid, StateConflict
 from app.persistence import hardware, workers
 from app.persistence.datasets import Named
 from app.persistence.models import Experiment
+from app.presets import Preset
 from app.problems import field_errors
-from app.schemas import Cost
+from app.schemas import Cost, PresetRun
 from ml.spec import Dataset, DatasetFacts, ExperimentSpec, SpecError, SweepSpec, expand, resolve
 
 # Pairs of stills per second on one CPU core at 16x16 pixels, where width is a choice at width 16. With the image's side and with
@@ -53,19 +55,35 @@ def plan_sweep(session: Session, sweep: SweepSpec) -> tuple[SweepSpec, list[tupl
     return sweep.model_copy(update={"base": _resolved_base(sweep, trainings[0][1], precision)}), trainings
 
 
-def cost(session: Session, *specs: ExperimentSpec) -> Cost:
-    """What resolved specs of one kind are likely to take on one worker, from experiments like them or from reference rates.
+def plan_preset(session: Session, preset: Preset, run: PresetRun) -> tuple[SweepSpec, list[tuple[int, ExperimentSpec]]]:
+    """The same for a preset. Raises Invalid at `/dataset`, the one field of a run that a preset may not fit."""
+    sweep = preset.sweep if run.dataset is None else preset.on(run.dataset)
+    base = sweep.base if run.seed is None else sweep.base.model_copy(update={"seed": run.seed})
+    try:
+        return plan_sweep(session, sweep.model_copy(update={"base": base, "name": run.name or sweep.name}))
+    except Invalid as error:
+        found = tuple(FieldError("/dataset", _of_preset(item)) for item in error.errors)
+        raise Invalid(found[0].message, errors=found) from None
 
-    Raises StateConflict where they wait for an upload.
+
+def cost(session: Session, *specs: ExperimentSpec) -> Cost:
+    """What resolved specs are likely to take on one worker, each from experiments like it or from reference rates.
+
+    Raises StateConflict where one waits for an upload.
     """
-    waits_for = Named(session).awaited(specs[0])
+    named = Named(session)
+    waits_for = next(filter(None, map(named.awaited, specs)), None)
     if waits_for:
         raise StateConflict(f"{waits_for} is still processing; what trainings on it cost is known once it is ready", "processing")
-    rate = _measured_rate(session, specs[0])
-    basis = "the rate of finished experiments like this one" if rate else "reference rates of one CPU core; measured ones follow"
+    paces = [_pace(spec) for spec in specs]
+    rates = {pace: _measured_rate(session, pace) for pace in dict.fromkeys(paces)}
+    basis = "reference rates of one CPU core; measured ones follow"
+    if any(rates.values()):
+        basis = "the rate of finished experiments like this one"
+        basis += "" if all(rates.values()) else " where there are any, else reference rates of one CPU core"
     total = 0.0
-    for spec in specs:
-        speed = rate or REFERENCE_RATE[spec.encoder.kind] * _smaller(spec)
+    for spec, pace in zip(specs, paces, strict=True):
+        speed = rates[pace] or REFERENCE_RATE[spec.encoder.kind] * _smaller(spec)
         steps = spec.pretrain.total_steps(datasets.facts(spec.dataset).train)
         total += FIXED_SECONDS + steps * (spec.pretrain.batch_size or 256) / speed
     return Cost(trainings=len(specs), seconds=float(f"{total:.3g}"), basis=basis)
@@ -78,6 +96,10 @@ def _resolved_base(sweep: SweepSpec, first: ExperimentSpec, precision: Literal["
     if sweep.base.pretrain.precision == "auto":
         found["pretrain"] = sweep.base.pretrain.model_copy(update={"precision": precision})
     return sweep.base.model_copy(update=found)
+
+
+def _of_preset(error: FieldError) -> str:
+    return error.message if error.pointer == "/base/dataset/name" else f"{error.message} ({error.pointer} of the preset)"
 
 
 def _smaller(spec: ExperimentSpec) -> float:
@@ -131,14 +153,22 @@ def _precision(session: Session) -> Literal["float32", "bfloat16"]:
     return "bfloat16" if all(machine.get("fast_bfloat16") for machine in machines) else "float32"
 
 
-def _measured_rate(session: Session, spec: ExperimentSpec) -> float | None:
-    timing: Any = Experiment.results["timing"]["pairs_per_second"].astext.cast(Float)
+def _pace(spec: ExperimentSpec) -> str:
+    """The part of a resolved spec on which its speed depends most, as JSON: experiments are alike that have it in common."""
+    sizes = {field: getattr(spec.views, field) for field in ("size", "frames") if hasattr(spec.views, field)}
     like = {
         "encoder": spec.encoder.model_dump(mode="json"),
         "dataset": {"image_size": spec.dataset.image_size},
+        "views": {"kind": spec.views.kind} | sizes,
         "pretrain": {"precision": spec.pretrain.precision},
     }
-    recent = select(timing.label("rate")).where(Experiment.state == "succeeded", Experiment.spec.contains(like))
+    return json.dumps(like)
+
+
+def _measured_rate(session: Session, pace: str) -> float | None:
+    timing: Any = Experiment.results["timing"]["pairs_per_second"].astext.cast(Float)
+    alike = Experiment.spec.contains(json.loads(pace))
+    recent = select(timing.label("rate")).where(Experiment.state == "succeeded", alike)
     recent = recent.order_by(Experiment.created_at.desc()).limit(20)
     rate = session.scalar(select(func.percentile_cont(0.5).within_group(recent.subquery().c.rate)))
     return float(rate) if rate and math.isfinite(rate) else None

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from app import datasets
-from app.errors import NotFound
-from ml.spec import SweepSpec
+from app.errors import Invalid, NotFound
+from ml.spec import ExperimentSpec, SpecError, SweepSpec, resolve
 
 # Where a preset names several datasets it takes the first that is there.
 PHOTOGRAPHS = ("div2k", "sunhays80", "bsds500")
@@ -27,9 +27,17 @@ class Preset:
         return SweepSpec.model_validate(_chosen(self.document))
 
     def on(self, dataset: str) -> SweepSpec:
-        """The sweep, pretrained on another dataset, at that one's own size."""
+        """The sweep, pretrained on another dataset at that one's own size, with those of its tasks that can be done there.
+
+        Batch size and K go by that dataset. So do the tasks where none of the preset's can be done, and where nothing is known of
+        the dataset yet, since it is an upload that is still decoded.
+        """
         document = _chosen(self.document)
-        return SweepSpec.model_validate(document | {"base": document["base"] | {"dataset": {"name": dataset}}})
+        base = document["base"] | {"dataset": {"name": dataset}}
+        base["pretrain"].pop("batch_size", None)
+        base.get("mi", {}).pop("k", None)
+        tasks = [task for task in base.pop("tasks", []) if _can_be_done(task, base)]
+        return SweepSpec.model_validate(document | {"base": base | ({"tasks": tasks} if tasks else {})})
 
 
 def get(name: str) -> Preset:
@@ -46,6 +54,14 @@ def _chosen(node: Any) -> Any:
     if isinstance(node, list):
         return [_chosen(value) for value in node]
     return datasets.first_present(node) if isinstance(node, tuple) else node
+
+
+def _can_be_done(task: dict[str, Any], base: dict[str, Any]) -> bool:
+    try:
+        resolve(ExperimentSpec.model_validate(base | {"tasks": [task]}), lambda dataset, _: datasets.facts(dataset))
+    except (SpecError, Invalid):
+        return False
+    return True
 
 
 def _on_images(views: dict[str, Any], steps: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from ml.spec import Dataset, DatasetFacts, ExperimentSpec, SweepSpec, Views
+from ml.spec import DATASET_NAME, Dataset, DatasetFacts, ExperimentSpec, SweepSpec, Views
 
 State = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
 Item = TypeVar("Item")
@@ -315,7 +315,7 @@ class PresetRun(BaseModel):
         None,
         min_length=1,
         max_length=100,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        pattern=DATASET_NAME,
         description="What to pretrain on instead of the preset's own dataset, for example an upload, `ds_…`.",
     )
 

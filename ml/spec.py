@@ -41,13 +41,16 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Layout = Literal["images", "photos", "clips", "paired", "scenes"]
 
 
+DATASET_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+
+
 class Dataset(Part):
     """Where the items come from, and the size at which they are seen."""
 
     name: str = Field(
         min_length=1,
         max_length=100,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        pattern=DATASET_NAME,
         examples=["digits", "mnist", "cifar10"],
         description="A name of `GET /v1/catalog/datasets`, the `ds_…` id of an upload, or the name of an npz or of a folder of "
         "images in the datasets folder.",
@@ -61,13 +64,17 @@ class Dataset(Part):
         description="Digest of what a file of one's own holds: filled in by the service, refused where it holds other data.",
     )
     digits: str | None = Field(
-        None, max_length=100, description="`moving_mnist` alone: `mnist` or `digits`; MNIST where it is there by default."
+        None,
+        max_length=100,
+        pattern=DATASET_NAME,
+        description="`moving_mnist` alone: `mnist` or `digits`; MNIST where it is there by default.",
     )
     backgrounds: str | None = Field(
         None,
         max_length=100,
+        pattern=DATASET_NAME,
         description="`moving_mnist` alone: a dataset of RGB images, or `textures`; by default the first of STL-10, CIFAR-10 and "
-        "ten procedural textures that is there. Of more the first 20000 serve for training, and 5000 held out.",
+        "ten procedural textures that is there. Of more than 20000 for training and 5000 held out an even choice serves.",
     )
 
 
@@ -89,7 +96,9 @@ class DatasetFacts(Part):
     smallest_side: int | None = Field(None, description="Of all photographs, in pixels; null where all images are alike.")
     frames: int | None = Field(None, description="Frames of a clip; null for still images.")
     dtype: Literal["uint8", "uint16", "float32"] = Field("uint8", description="Numbers in which the pixels are stored.")
-    classes: int | None = Field(None, description="Number of classes; null where there are no labels.")
+    classes: int | None = Field(
+        None, description="Number of classes; null unless both splits have labels, of two classes at least."
+    )
     factors: dict[str, int | None] = Field({}, description="Other targets with their number of classes; null for a position.")
     digits: str | None = Field(None, description="What the digits of scenes are taken from.")
     backgrounds: str | None = Field(None, description="What the backgrounds of scenes are taken from.")

@@ -2,17 +2,18 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
+from fastapi.responses import JSONResponse
 
 from app import planning, presets, schemas
 from app.dependencies import OnceDep, RingDep, SessionDep, WaitDep
 from app.persistence import sweeps
-from app.routers.sweeps import queued
+from app.routers.sweeps import DRY_RUN, queued
 
 router = APIRouter(prefix="/v1/presets", tags=["presets"])
 
 
-@router.post("/{name}/run", status_code=202, response_model=schemas.Sweep)
+@router.post("/{name}/run", status_code=202, response_model=schemas.Sweep, responses={200: DRY_RUN})
 def run_preset(
     name: Annotated[str, Path(description="One of `GET /v1/catalog/presets`.")],
     session: SessionDep,
@@ -20,12 +21,11 @@ def run_preset(
     once: OnceDep,
     wait: WaitDep,
     run: schemas.PresetRun | None = None,
+    dry_run: Annotated[bool, Query(description="Answer the resolved sweep and its cost, and queue nothing.")] = False,
 ) -> Any:
     """Queue a preset as a sweep."""
-    run = run or schemas.PresetRun()
-    preset = presets.get(name)
-    sweep = preset.sweep if run.dataset is None else preset.on(run.dataset)
-    base = sweep.base if run.seed is None else sweep.base.model_copy(update={"seed": run.seed})
-    chosen = sweep.model_copy(update={"base": base, "name": run.name or sweep.name})
-    resolved, trainings = planning.plan_sweep(session, chosen)
+    resolved, trainings = planning.plan_preset(session, presets.get(name), run or schemas.PresetRun())
+    if dry_run:
+        cost = planning.cost(session, *(training for _, training in trainings))
+        return JSONResponse(schemas.SweepDryRun(spec=resolved, cost=cost).model_dump(mode="json"))
     return queued(sweeps.create(session, resolved.name, resolved.model_dump(mode="json"), trainings), session, ring, once, wait)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ml import spec
@@ -18,7 +19,7 @@ DIGITS = ("mnist", "digits")
 BACKGROUNDS = ("stl10", "cifar10", "cifar10_lossless_subset", "cifar10_jpeg")
 TEXTURES = "textures"
 MOST_SCENES = (20_000, 5_000)  # for training and held out: of more digits the first ones, since tasks encode a scene for each
-MOST_BACKGROUNDS = (20_000, 5_000)  # likewise, since they lie in memory
+MOST_BACKGROUNDS = (20_000, 5_000)  # evenly spread, since files may lie in the order of their classes; these are in memory
 TEXTURE_COUNTS = (2000, 500)  # for training and held out
 
 
@@ -42,7 +43,7 @@ def components(dataset: spec.Dataset) -> list[spec.Dataset]:
 def scenes(dataset: spec.Dataset, raws: Sequence[Raw], device: torch.device) -> tuple[spec.DatasetFacts, list[SceneSplit]]:
     """Facts and splits out of the components. Held-out scenes show held-out digits before held-out backgrounds.
 
-    Of more than `MOST_SCENES` digits and `MOST_BACKGROUNDS` the first ones serve. Raises DatasetInvalid.
+    Of more than `MOST_SCENES` digits the first ones serve, of more than `MOST_BACKGROUNDS` an even choice. Raises DatasetInvalid.
     """
     if dataset.image_size not in (None, CANVAS):
         raise DatasetInvalid(f"the scenes of {NAME} are made at {CANVAS} pixels, not {dataset.image_size}")
@@ -89,7 +90,7 @@ def _digit_labels(raw: Raw) -> tuple[Indices, Indices]:
 
 
 def _images(raw: Raw) -> list[tuple[UInt8[Tensor, "M 3 h w"], Int64[Tensor, " M"] | None]]:
-    """Of both splits the images that have a class, or any where there are no classes: the first `MOST_BACKGROUNDS` of them."""
+    """Of both splits the images that have a class, or any where there are no classes: at most `MOST_BACKGROUNDS`, evenly."""
     first = raw.train.arrays[0]
     if raw.layout not in ("images", "photos") or first.shape[1] != 3 or first.dtype != np.uint8:
         found = f"{raw.layout} of {first.shape[-3]} channel(s) in {first.dtype}"
@@ -97,11 +98,16 @@ def _images(raw: Raw) -> list[tuple[UInt8[Tensor, "M 3 h w"], Int64[Tensor, " M"
     labels = class_indices(raw)
     if labels is None:
         return [
-            (torch.from_numpy(np.array(part.arrays[0][:most])), None)
+            (torch.from_numpy(part.arrays[0][_evenly(np.arange(len(part)), most)]), None)
             for part, most in zip(raw.parts, MOST_BACKGROUNDS, strict=True)
         ]
-    chosen = [np.flatnonzero(of_part >= 0)[:most] for of_part, most in zip(labels, MOST_BACKGROUNDS, strict=True)]
+    chosen = [_evenly(np.flatnonzero(of_part >= 0), most) for of_part, most in zip(labels, MOST_BACKGROUNDS, strict=True)]
     return [
         (torch.from_numpy(part.arrays[0][items]), torch.from_numpy(of_part[items]))
         for part, of_part, items in zip(raw.parts, labels, chosen, strict=True)
     ]
+
+
+def _evenly(items: NDArray[np.intp], most: int) -> NDArray[np.intp]:
+    """At most so many of them, from the first to the last."""
+    return items[np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(np.intp)]

@@ -8,7 +8,20 @@ import numpy as np
 
 from ml import spec
 from ml.datasets import stored
-from ml.datasets.raw import Allocate, Array, DatasetInvalid, Library, Opening, Part, Raw, Source, finished, in_memory, missing, state_of
+from ml.datasets.raw import (
+    Allocate,
+    Array,
+    DatasetInvalid,
+    Library,
+    Opening,
+    Part,
+    Raw,
+    Source,
+    finished,
+    in_memory,
+    missing,
+    state_of,
+)
 
 SIDE = 96
 A_TIME = 1000  # images that are copied
@@ -23,7 +36,7 @@ class STL10(Source):
 
     @property
     def state(self) -> object:
-        """Of the three files with images and the two with labels."""
+        """Of the originals."""
         return state_of(self.folder)
 
     def open(self, library: Library, size: int | None, as_photographs: bool) -> Opening:

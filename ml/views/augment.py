@@ -95,9 +95,9 @@ def _cropped(recipe: spec.Operations, images: Float[Tensor, "B C H W"], generato
     B, _, H, W = images.shape
     crop, flip = _chance(recipe.crop_p, B, generator), _chance(recipe.flip_p, B, generator)
     box = random_boxes(recipe.crop_scale_min, recipe.crop_ratio, B, H, W, generator)
-    drawn.note("crop", box.T, unit="px", where=crop)
-    drawn.note("flip", flip, where=flip, names=("", "left to right"))
     top, left, height, width = torch.where(crop, box, box.new_tensor((0, 0, H, W))[:, None])
+    drawn.note("left, top, width, height", left, top, width, height, unit="px", where=crop)
+    drawn.note("flip", flip, where=flip, names=("", "left to right"))
     return resized_boxes(images, top, left, height, width, flip)
 
 
@@ -151,7 +151,7 @@ def _solarize_(recipe: spec.Operations, images: Tensor, where: Bool[Tensor, " B"
 def _cut_out_(recipe: spec.Operations, images: Tensor, where: Bool[Tensor, " B"], generator: Generator) -> None:
     B, _, H, W = images.shape
     row, column = (_uniform(B, generator) * H).floor(), (_uniform(B, generator) * W).floor()
-    drawn.note("cutout about", torch.stack((row, column), dim=1), unit="px", where=where)
+    drawn.note("cutout about x, y", column, row, unit="px", where=where)
     _change_(images, where, lambda chosen, of: cut_out(chosen, row[of], column[of], recipe.cutout_share))
 
 

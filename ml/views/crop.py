@@ -20,7 +20,8 @@ def crop(recipe: spec.Crop, images: Float[Tensor, "B C H W"], generator: Generat
 def _cropped(images: Float[Tensor, "B C H W"], area: float, generator: Generator) -> Float[Tensor, "B C H W"]:
     B, _, H, W = images.shape
     share = math.sqrt(area)
-    top, left = torch.rand(2, B, generator=generator, device=images.device) * (1 - share)
+    down, across = torch.rand(2, B, generator=generator, device=images.device) * (1 - share)
+    top, left = down * H, across * W
     size = torch.full((B,), share, device=images.device)
-    drawn.note("left, top", torch.stack((left * W, top * H), dim=1), unit="px")
-    return resized_boxes(images, top * H, left * W, size * H, size * W)
+    drawn.note("left, top", left, top, unit="px")
+    return resized_boxes(images, top, left, size * H, size * W)

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor
 
@@ -61,22 +62,29 @@ def of_view(number: Literal[1, 2]) -> Iterator[None]:
         _view.reset(token)
 
 
+def is_recording() -> bool:
+    """Whether anybody will read what is noted; what would be computed for a note alone asks first."""
+    return _record.get() is not None
+
+
 def note(
     name: str,
-    values: Shaped[Tensor, "B *n"],
+    *values: Shaped[Tensor, "B *n"],
     unit: str = "",
     where: Bool[Tensor, " B"] | None = None,
     names: Sequence[str] | None = None,
 ) -> None:
-    """Say what was drawn for each sample, and with `where` for which of them it counts; costs nothing unless recorded.
+    """Say what was drawn for each sample, and with `where` for which of them it counts; does nothing unless recorded.
 
-    With `names` the values are numbers of names, which are shown in their place.
+    Of a place comes first how far across, then how far down. With `names` the values are numbers of names, which are shown in
+    their place.
     """
     record = _record.get()
     if record is None:
         return
-    happened = [True] * len(values) if where is None else where.tolist()
-    words = [_words(value, unit, names) if counts else "" for value, counts in zip(values, happened, strict=True)]
+    rows = torch.cat([value.reshape(len(value), -1) for value in values], dim=1).tolist()
+    happened = [True] * len(rows) if where is None else where.tolist()
+    words = [_words(row, unit, names) if counts else "" for row, counts in zip(rows, happened, strict=True)]
     record.notes.append((name, _view.get(), words))
 
 
@@ -85,7 +93,6 @@ def in_digits(number: float | int) -> str:
     return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
-def _words(value: Tensor, unit: str, names: Sequence[str] | None) -> str:
-    numbers = value.flatten().tolist()
+def _words(numbers: list[Any], unit: str, names: Sequence[str] | None) -> str:
     words = ", ".join(in_digits(number) if names is None else names[number] for number in numbers)
     return f"{words} {unit}".strip()

@@ -20,10 +20,12 @@ def factors(recipe: spec.Factors, scenes: Scenes, generator: Generator) -> Views
     later = past.redrawn(recipe.shared, generator)
     if "digit" in recipe.shared and recipe.digit_by == "class":
         later = later.rewritten(generator)
-    for scene in (past, later):
-        drawn.note("digit", scene.split.digit_labels[scene.digits])
-        drawn.note("background", scene.backgrounds)
-        drawn.note("position", scene.positions(_later(scene))[:, 0], unit="px")
+    if drawn.is_recording():
+        for scene in (past, later):
+            drawn.note("digit", scene.split.digit_labels[scene.digits])
+            drawn.note("background", scene.backgrounds)
+            row, column = scene.positions(_later(scene))[:, 0].unbind(dim=1)
+            drawn.note("later position x, y", column, row, unit="px")  # v1 itself ends earlier
     times = torch.arange(PAST - recipe.frames, PAST, device=generator.device)
     return past.frames(times.expand(len(past), -1)), later.frames(_later(later))[:, 0]
 

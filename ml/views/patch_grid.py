@@ -34,5 +34,5 @@ def grid(recipe: spec.PatchGrid, images: Float[Tensor, "B C H W"]) -> Float[Tens
 def _cell(
     patches: Float[Tensor, "B rows columns C size size"], row: Int64[Tensor, " B"], column: Int64[Tensor, " B"]
 ) -> Float[Tensor, "B C size size"]:
-    drawn.note("row, column", torch.stack((row, column), dim=1))
+    drawn.note("column, row", column, row)
     return patches[torch.arange(len(patches), device=row.device), row, column]

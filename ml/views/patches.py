@@ -24,7 +24,7 @@ def patches(recipe: spec.Patches, photographs: Photographs, generator: Generator
 
 
 def _noted(photographs: Photographs, top: Int64[Tensor, " B"], left: Int64[Tensor, " B"], size: int) -> Tensor:
-    drawn.note("left, top", torch.stack((left, top), dim=1), unit="px")
+    drawn.note("left, top", left, top, unit="px")
     return photographs.patches(top, left, size)
 
 

@@ -164,6 +164,14 @@ GOOD = {
     "partly_labelled": {"x": uint8(40, 9, 9), "y": np.arange(40) % 7 - 3},
     "partly_labelled_with_a_split": {"x": uint8(40, 9, 9), "y": np.arange(40) % 7 - 3, "split": np.arange(40) // 30},
     "not_labelled_at_all": {"x": uint8(40, 9, 9), "y": np.full(40, -1)},
+    "no_label_held_out": {"x": uint8(40, 9, 9), "y": np.arange(40) % 4 - 4 * (np.arange(40) // 20), "split": np.arange(40) // 20},
+    "no_label_for_training": {
+        "x": uint8(40, 9, 9),
+        "y": np.arange(40) % 4 - 4 * (np.arange(40) < 20),
+        "split": np.arange(40) // 20,
+    },
+    "one_class": {"x": uint8(40, 9, 9), "y": np.zeros(40, dtype=int)},
+    "one_class_and_none": {"x": uint8(40, 9, 9), "y": np.arange(40) % 2 - 1},
     "clips": {"clips": uint8(40, 5, 9, 12, 3)},
     "clips_without_channels": {"clips": uint8(40, 5, 9, 12), "y": np.arange(40) % 4},
     "pairs": {"v1": uint8(40, 9, 9, 3), "v2": uint8(40, 12, 16).astype(np.float32), "y": np.arange(40) % 3},
@@ -182,6 +190,7 @@ GOOD = {
     "something_besides": {"x": uint8(40, 9, 9), "notes": np.array(["taken by night"])},
     "jpegs": encoded_arrays("JPEG"),
     "pngs": encoded_arrays("PNG"),
+    "jpegs_without_labels_held_out": encoded_arrays("JPEG") | {"test_labels": np.full(9, -1)},
 }
 BAD = {
     "doubles": {"x": np.zeros((40, 9, 9))},
@@ -260,6 +269,7 @@ FOLDERS = {
         *(f"{part}/{kind}/{index}.jpg" for part in ("train", "test") for kind in "ab" for index in range(5)),
         "val/only_here/1.jpg",
     ],
+    "classes_of_one_kind": [f"{part}/only/{index}.jpg" for part in ("train", "test") for index in range(10)],
     "one_class": [f"only/{index}.jpg" for index in range(20)],
     "deep": [f"{index % 2}/{index % 3}/{index}.JPEG" for index in range(20)],
     "DIV2K": [f"DIV2K_{part}_HR/{index}.png" for part in ("train", "valid") for index in range(10)],
@@ -385,6 +395,39 @@ def test_they_agree_on_what_scenes_cannot_be_made_of(chosen: dict[str, str], poi
     assert refused.value.errors[0].pointer == pointer
     with pytest.raises((DatasetInvalid, DatasetMissing)):
         read("moving_mnist", **chosen)
+
+
+@pytest.mark.parametrize("backgrounds", ["absent", "digits", "clips", "moving_mnist"])
+def test_backgrounds_that_fit_are_offered(backgrounds: str, folder: Path) -> None:
+    np.savez(folder / "clips.npz", clips=uint8(40, 2, 20, 20, 3))
+    np.savez(folder / "mine.npz", x=uint8(40, 20, 20, 3))
+    write(folder / "photographs", *(f"{index}.jpg" for index in range(20)))
+    with pytest.raises(Invalid, match=r"choose one of mine, photographs, textures$"):
+        facts("moving_mnist", backgrounds=backgrounds)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "fit"),
+    [
+        ({"x": uint8(40, 28, 28), "y": np.arange(40) % 4}, True),
+        ({"x": uint8(40, 28, 28)}, False),
+        ({"x": uint8(40, 28, 28), "y": np.arange(40) % 4 - 1}, False),
+        ({"x": uint8(40, 28, 28, 3), "y": np.arange(40) % 4}, False),
+    ],
+)
+def test_they_agree_on_digits_of_ones_own(arrays: dict[str, np.ndarray], fit: bool, folder: Path) -> None:
+    (folder / "mnist").mkdir()
+    np.savez(folder / "mnist" / "mnist.npz", **arrays)
+    np.savez(folder / "mine.npz", x=uint8(40, 20, 20, 3))
+    if fit:
+        for backgrounds in ("mine", "textures"):
+            found = facts("moving_mnist", backgrounds=backgrounds)
+            assert found == read("moving_mnist", backgrounds=backgrounds) and found.version
+    else:
+        with pytest.raises(Invalid, match="digits must"):
+            facts("moving_mnist")
+        with pytest.raises(DatasetInvalid, match="digits of moving_mnist must"):
+            read("moving_mnist")
 
 
 # Uploads ------------------------------------------------------------------------------------------------------------------

@@ -3,17 +3,20 @@
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
 from app.persistence import experiments, leases, sweeps
 from app.persistence.database import open_session
-from ml.spec import ExperimentSpec
+from app.settings import settings
+from ml.spec import DatasetFacts, ExperimentSpec
 
 Json = dict[str, Any]
 SIGMAS = [0, 0.1, 0.2, 0.4, 0.7, 1.0, 1.6, 2.5]
@@ -91,6 +94,34 @@ def test_a_dry_run_answers_spec_and_cost_and_queues_nothing(api: TestClient, dig
     assert answer.json()["cost"]["trainings"] == 24
     assert answer.json()["spec"]["axis"]["values"] == SIGMAS
     assert api.get("/v1/experiments").json()["data"] == api.get("/v1/sweeps").json()["data"] == []
+
+
+def test_the_cost_of_each_training_comes_from_those_of_its_kind_of_views(
+    api: TestClient, post: Callable[[Json], Json], sweep_spec: Json, work: Any
+) -> None:
+    post(sweep_spec)
+    work.finish_all(lambda _: (1.0, 0.8))
+
+    def basis(*recipes: Json) -> str:
+        asked = sweep_spec | {"axis": {"path": "views", "values": list(recipes)}}
+        return str(api.post("/v1/sweeps?dry_run=true", json=asked).json()["cost"]["basis"])
+
+    assert basis({"kind": "noise", "sigma": 0.3}) == "the rate of finished experiments like this one"
+    assert basis({"kind": "crop"}).startswith("reference rates")
+    assert "where there are any, else reference" in basis({"kind": "noise"}, {"kind": "crop"})
+
+
+@pytest.mark.parametrize(("size", "words"), [(8, "finished experiments"), (6, "reference")])
+def test_the_cost_of_patches_goes_by_their_size(
+    api: TestClient, post: Callable[[Json], Json], spec: Json, work: Any, size: int, words: str
+) -> None:
+    def of(size: int) -> Json:
+        patches = {"kind": "patch_grid", "size": size, "stride": 4}
+        return {"base": spec | {"views": patches}, "axis": {"path": "views.stride", "values": [4]}, "seeds": 1}
+
+    post(of(8))
+    work.finish_all(lambda _: (1.0, 0.8))
+    assert words in api.post("/v1/sweeps?dry_run=true", json=of(size)).json()["cost"]["basis"]
 
 
 def test_the_largest_sweep(api: TestClient, sweep_spec: Json) -> None:
@@ -447,6 +478,91 @@ def test_a_sweep_of_recipes_has_a_curve(api: TestClient, post: Callable[[Json], 
 
 
 # Presets
+
+
+@pytest.fixture
+def own(embedded: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Writes RGB images of one's own, an npz in the folder of datasets: its name."""
+    monkeypatch.setenv("SWEETSPOT_DATASETS", str(tmp_path))
+    settings.cache_clear()
+
+    def own(items: int, classes: int | None, side: int = 24) -> str:
+        arrays = {"x": np.zeros((items, side, side, 3), dtype=np.uint8)}
+        if classes is not None:
+            arrays["y"] = np.arange(items) % classes
+        np.savez(tmp_path / "mine.npz", **arrays)
+        return "mine"
+
+    yield own
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+@pytest.mark.parametrize("preset", ["crop-area", "fig5-jitter", "frequency", "fig4-colour-spaces"])
+@pytest.mark.parametrize(
+    ("items", "classes", "tasks"),
+    [
+        (20, None, []),
+        (60, 3, ["classification", "knn"]),  # of which 36 have labels to give, so a budget of 100 is left out
+        (200, 3, ["classification", "100 labels", "knn"]),
+    ],
+)
+def test_a_preset_runs_on_data_of_one_s_own(
+    api: TestClient, own: Callable[..., str], preset: str, items: int, classes: int | None, tasks: list[str]
+) -> None:
+    answer = api.post(f"/v1/presets/{preset}/run", json={"dataset": own(items, classes)})
+    assert answer.status_code == 202, answer.text
+    spec = api.get(f"/v1/experiments/{answer.json()['experiments'][0]['id']}").json()["spec"]
+    held_out = round(0.4 * items)
+    assert spec["pretrain"]["batch_size"] == items - held_out
+    assert spec["mi"]["k"] == held_out - held_out // 4
+    assert [task["name"] for task in spec["tasks"]] == tasks
+
+
+@pytest.mark.parametrize(("classes", "tasks"), [(None, []), (3, ["classification"])])
+def test_a_preset_on_an_upload_that_is_still_decoded_goes_by_what_it_turns_out_to_hold(
+    api: TestClient, work: Any, classes: int | None, tasks: list[str]
+) -> None:
+    made = api.post("/v1/datasets", files={"file": ("mine.npz", b"PK")}).json()
+    sweep = api.post("/v1/presets/crop-area/run", json={"dataset": made["id"]}).json()
+    early = api.post("/v1/presets/crop-area/run?dry_run=true", json={"dataset": made["id"]})
+    assert (early.status_code, early.json()["state"]) == (409, "processing")
+    claim = work.write(lambda session: leases.claim_dataset(session, "worker-1", 60))
+    facts = DatasetFacts(name=made["id"], train=36, test=24, channels=3, image_size=24, classes=classes)
+    work.write(lambda session: leases.succeed_dataset(session, claim, facts.model_dump(mode="json")))
+    member = api.get(f"/v1/experiments/{sweep['experiments'][0]['id']}").json()
+    assert (member["state"], member["spec"]["pretrain"]["batch_size"], member["spec"]["mi"]["k"]) == ("queued", 36, 18)
+    assert [task["name"] for task in member["spec"]["tasks"]] == tasks
+
+
+def test_where_no_task_of_a_preset_can_be_done_those_are_that_the_labels_allow(api: TestClient, own: Callable[..., str]) -> None:
+    sweep = api.post("/v1/presets/digits-noise/run", json={"dataset": own(60, 2)}).json()  # whose one task takes 50 labels
+    assert [(task["name"], task["labels"]) for task in sweep["spec"]["base"]["tasks"]] == [("classification", None)]
+
+
+@pytest.mark.parametrize(
+    ("preset", "dataset", "words"),
+    [
+        ("crop-area", "nowhere", "'nowhere' is not under"),
+        ("patch-grid", "mine", "(/base/views/stride of the preset)"),
+        ("temporal-gap", "mine", "temporal works on clips"),
+    ],
+)
+def test_data_that_does_not_fit_a_preset_is_the_fault_of_the_run_s_dataset(
+    api: TestClient, own: Callable[..., str], preset: str, dataset: str, words: str
+) -> None:
+    own(60, 3, side=15)
+    answer = api.post(f"/v1/presets/{preset}/run", json={"dataset": dataset})
+    (error,) = answer.json()["errors"]
+    assert (answer.status_code, error["pointer"]) == (422, "/dataset")
+    assert words in error["message"]
+
+
+def test_a_dry_run_of_a_preset_queues_nothing(api: TestClient) -> None:
+    answer = api.post("/v1/presets/digits-noise/run?dry_run=true", json={"seed": 4})
+    assert answer.status_code == 200
+    assert (answer.json()["cost"]["trainings"], answer.json()["spec"]["base"]["seed"]) == (24, 4)
+    assert api.get("/v1/experiments").json()["data"] == api.get("/v1/sweeps").json()["data"] == []
 
 
 def test_a_preset_runs_as_a_sweep(api: TestClient) -> None:

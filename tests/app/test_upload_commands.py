@@ -1,5 +1,6 @@
 """Uploads by the client and the command line, over a real server."""
 
+import re
 import sys
 import threading
 import time
@@ -98,8 +99,8 @@ def test_the_client_uploads_follows_lists_and_deletes(client: Sweetspot, archive
 def test_upload_prints_the_id_and_how_to_go_on(sweetspot: Run, archive: Path) -> None:
     status, out, err = sweetspot("upload", archive)
     assert status == 0
-    assert out.startswith("ds_") and out.endswith(" processing\n")
-    assert err == f"sweetspot status {out.split()[0]}\n"
+    assert re.fullmatch(r"ds_[0-9a-f]+\n", out)
+    assert err == f"processing\nsweetspot status {out}"
 
 
 @pytest.mark.parametrize(("reason", "status", "words"), [(None, 0, "24 for training, 16 held out"), ("no image", 1, "no image")])
@@ -111,7 +112,8 @@ def test_upload_waits_and_tells_what_it_holds_or_why_not(
     told = sweetspot("upload", archive, "--layout", "photos", "--wait")
     worker.join()
     assert told[0] == status
-    assert words in told[1]
+    assert re.fullmatch(r"ds_[0-9a-f]+\n", told[1])
+    assert words in told[2]
 
 
 def test_datasets_are_listed_and_shown(sweetspot: Run, archive: Path, decode: Callable[..., None]) -> None:
@@ -119,8 +121,8 @@ def test_datasets_are_listed_and_shown(sweetspot: Run, archive: Path, decode: Ca
     decode()
     status, listed, _ = sweetspot("datasets")
     assert status == 0
-    assert all(word in listed for word in (out.split()[0], "scans", "ready", "40"))
-    _, shown, _ = sweetspot("status", out.split()[0])
+    assert all(word in listed for word in (out.strip(), "scans", "ready", "40"))
+    _, shown, _ = sweetspot("status", out.strip())
     assert "seen at 64 px, the smallest side 321 px" in shown
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.datasets import STL10, FashionMNIST
 
 from ml import datasets, spec
-from ml.datasets import Clips, Data, DatasetInvalid, DatasetMissing, Library, Split, load, npz, prepare, stored
+from ml.datasets import Clips, Data, DatasetInvalid, DatasetMissing, Library, Split, load, moving_mnist, npz, prepare, stored
 from ml.datasets.download import main as download
 from ml.datasets.raw import Opening, Part, Raw, finished
 from ml.datasets.scenes import SceneSplit
@@ -81,6 +81,17 @@ def test_a_dataset_is_read_once(tmp_path: Path) -> None:
     assert load_from(tmp_path, "digits", 16) is load_from(tmp_path, "digits", 16)
 
 
+def test_a_dataset_whose_files_were_touched_is_read_again(tmp_path: Path) -> None:
+    stl10(tmp_path, unlabelled=None)
+    before = load_from(tmp_path, "stl10")
+    assert load_from(tmp_path, "stl10") is before
+    path = tmp_path / "stl10" / "stl10_binary" / "test_X.bin"
+    path.write_bytes(bytes(path.stat().st_size))
+    os.utime(path, ns=(0, 0))
+    after = load_from(tmp_path, "stl10")
+    assert after.digest != before.digest and not items(after.test).any()
+
+
 def test_mnist_has_the_published_counts_and_mean(datasets_folder: Path) -> None:
     data = load_from(datasets_folder, "mnist")
     assert data.facts == spec.DatasetFacts(name="mnist", train=60_000, test=10_000, channels=1, image_size=28, classes=10)
@@ -135,7 +146,6 @@ def test_cifar_is_read_from_the_binary_distribution(tmp_path: Path, name: str, l
     assert bytes_of(data.train)[12, 1, 0, 3] == records[12, labels + 1024 + 3]  # green plane, first row, fourth column
     assert torch.equal(bytes_of(data.test)[9].flatten(), torch.from_numpy(records[9 - each, labels:]))
     (tmp_path / name / batches[-1]).write_bytes(b"\0" * 100)
-    datasets._loaded.clear()
     with pytest.raises(DatasetInvalid, match=f"100 bytes, which is no multiple of the {record}"):
         load_from(tmp_path, name)
 
@@ -230,6 +240,21 @@ class TestNpz:
     def test_labels_that_are_all_negative_are_no_labels(self, tmp_path: Path) -> None:
         data = load_npz(tmp_path, x=images_of(40, 8, 8), y=np.full(40, -1))
         assert (data.facts.classes, data.facts.labelled, data.train.targets) == (None, None, {})
+
+    @pytest.mark.parametrize(
+        "y",
+        [
+            np.where(np.arange(40) < 20, np.arange(40) % 4, -1),
+            np.where(np.arange(40) < 20, -1, np.arange(40) % 4),
+            np.zeros(40, dtype=int),
+            np.arange(40) % 2 - 1,
+        ],
+        ids=["none held out", "none for training", "one class", "one class and none"],
+    )
+    def test_labels_that_cannot_be_learned_or_measured_are_no_labels(self, tmp_path: Path, y: Any) -> None:
+        data = load_npz(tmp_path, x=images_of(40, 8, 8), y=y, split=np.arange(40) // 20)
+        assert (data.facts.classes, data.facts.labelled, data.class_names) == (None, None, None)
+        assert data.train.targets == data.test.targets == {}
 
     def test_oblong_images_are_resized_and_cut_to_their_central_square(self, tmp_path: Path) -> None:
         x = np.zeros((40, 20, 60), dtype=np.uint8)
@@ -512,6 +537,43 @@ class TestMovingMNIST:
             assert torch.equal(ours.targets["digit"], theirs.targets["label"])
             assert np.array_equal(ours.backgrounds, columns[part].transpose(0, 1, 3, 2))
             assert ours.targets["background"].min() >= 0
+
+    def test_of_many_backgrounds_an_even_choice_of_those_with_a_class_serves(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(moving_mnist, "MOST_BACKGROUNDS", (5, 3))
+        x, split = images_of(40, 20, 20, 3), np.repeat([0, 1], 20)
+        for y, train, test in (
+            (np.arange(40) % 3 - 1, [1, 5, 10, 14, 19], [20, 29, 38]),
+            (np.full(40, -1), [0, 5, 10, 14, 19], [20, 30, 39]),
+        ):
+            np.savez(tmp_path / "clouds.npz", x=x, y=y, split=split)
+            data = load_from(tmp_path, "moving_mnist", backgrounds="clouds")
+            for part, chosen in ((data.train, train), (data.test, test)):
+                assert isinstance(part, SceneSplit)
+                assert np.array_equal(part.backgrounds, x[list(chosen)].transpose(0, 3, 1, 2))
+
+    def test_its_version_is_of_digits_and_backgrounds(self, tmp_path: Path) -> None:
+        (tmp_path / "mnist").mkdir()
+        np.savez(tmp_path / "mnist" / "mnist.npz", x=images_of(40, 28, 28), y=np.arange(40) % 10)
+        np.savez(tmp_path / "clouds.npz", x=images_of(40, 20, 20, 3))
+        digits, backgrounds = (spec.npz_version(tmp_path / path) for path in ("mnist/mnist.npz", "clouds.npz"))
+        assert load_from(tmp_path, "moving_mnist", backgrounds="clouds").facts.version == f"{digits}-{backgrounds}"
+        assert load_from(tmp_path, "moving_mnist", backgrounds="textures").facts.version == digits
+
+    @pytest.mark.parametrize(
+        ("arrays", "message"),
+        [
+            ({"x": images_of(40, 28, 28)}, "must all have labels"),
+            ({"x": images_of(40, 28, 28), "y": np.arange(40) % 4 - 1}, "must all have labels"),
+            ({"x": images_of(40, 28, 28, 3), "y": np.arange(40) % 4}, "must be grey images in uint8, not images of 3 channel"),
+        ],
+    )
+    def test_digits_of_another_kind_are_refused(self, tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
+        (tmp_path / "mnist").mkdir()
+        np.savez(tmp_path / "mnist" / "mnist.npz", **arrays)
+        with pytest.raises(DatasetInvalid, match=message):
+            load_from(tmp_path, "moving_mnist")
 
     def test_backgrounds_without_classes_are_no_target(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "clouds.npz", x=images_of(40, 20, 20, 3))

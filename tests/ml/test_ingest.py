@@ -272,6 +272,12 @@ def test_a_damaged_member_is_named(tmp_path: Path, refused: Callable[..., str]) 
     assert "2024/summer/19.png in the zip cannot be read: Bad CRC-32" in refused(file)
 
 
+@pytest.mark.parametrize("layout", ["photos", "class_folders"])
+def test_a_tiny_image_is_named(tmp_path: Path, refused: Callable[..., str], layout: str) -> None:
+    members = {f"{'ab'[index % 2]}/{index}.png": encoded(index) for index in range(20)} | {"b/3.png": encoded(3, 60, 7)}
+    assert "b/3.png in the zip has 60x7 pixels; sides of at least 8 are needed" in refused(pack(tmp_path, members), layout)
+
+
 @pytest.mark.parametrize(
     ("layout", "names", "message"),
     [

@@ -1,6 +1,8 @@
 import io
+import re
 import typing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,6 +118,67 @@ def test_what_was_drawn_stands_under_the_views_and_the_recipe_over_all() -> None
     text = preview.TEXT.written(["3 pairs of training items of small, seed 2"], 560)
     for words in (title, text, *(preview.CAPTION.written([caption], 136) for caption in captions)):
         assert shows(picture, torch.from_numpy(np.array(words)).permute(2, 0, 1))
+
+
+PLACES = {"left, top": 1.0, "left, top, width, height": 1.0, "column, row": 4.0}  # in pixels
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        recipe_of(spec.Crop, area=0.1),
+        recipe_of(spec.Augment, crop_scale_min=0.1, jitter=0, grayscale_p=0, flip_p=0),
+        recipe_of(spec.Patches, size=8, distance=4),
+        recipe_of(spec.PatchGrid, size=8, stride=4),
+    ],
+    ids=lambda recipe: str(recipe.kind),
+)
+def test_places_are_told_across_then_down(recipe: spec.Views) -> None:
+    rows, columns = torch.meshgrid(torch.arange(20), torch.arange(32), indexing="ij")
+    images = torch.stack((columns, rows)).expand(16, 2, 20, 32)  # each pixel says where it stands
+    items: Any = images / 255
+    if recipe.kind == "patches":
+        items = of_images(images[:, :, :, :20].byte(), BYTES, CPU).take(torch.arange(16))
+    with drawn.recording() as record:
+        both = views.make(recipe, items, Generator().manual_seed(3))
+    for sample in range(16):
+        for view, (caption,) in zip(both, record.captions(sample)[1:], strict=True):
+            (name,) = [name for name in PLACES if re.match(rf"{name} [0-9.]", caption)]
+            across, down, *size = (float(number) * PLACES[name] for number in re.findall(r"[0-9.e+-]*[0-9]", caption))
+            width, height = size or ((32 * 0.1**0.5, 20 * 0.1**0.5) if recipe.kind == "crop" else (8, 8))
+            centre = torch.tensor((across + (width - 1) / 2, down + (height - 1) / 2))
+            torch.testing.assert_close(255 * view[sample].mean(dim=(1, 2)), centre, atol=0.6, rtol=0)
+
+
+def test_a_cutout_lies_about_the_place_told() -> None:
+    recipe = recipe_of(spec.Augment, crop_p=0, flip_p=0, jitter=0, grayscale_p=0, cutout_p=1, cutout_share=0.1)
+    with drawn.recording() as record:
+        v1, _ = views.make(recipe, torch.ones(16, 1, 12, 30), Generator().manual_seed(0))
+    for sample in range(16):
+        (caption,) = record.captions(sample)[1]
+        x, y = map(int, re.fullmatch(r"cutout about x, y (\d+), (\d+) px", caption).groups())
+        assert v1[sample, 0, y, x] == 0
+
+
+def test_of_moving_digits_the_later_place_is_told() -> None:
+    labels = torch.arange(8) % 2
+    digits, black = torch.full((8, 28, 28), 255, dtype=torch.uint8), torch.zeros(8, 3, 64, 64, dtype=torch.uint8)
+    split = SceneSplit(digits, labels, black, labels, seed=0)
+    with drawn.recording() as record:
+        _, v2 = views.make(recipe_of(spec.Factors), split.take(torch.arange(8)), Generator().manual_seed(0))
+    for sample in range(8):
+        (caption,) = [words for words in record.captions(sample)[2] if words.startswith("later position x, y ")]
+        x, y = map(float, re.findall(r"[0-9.]+", caption))
+        rows, columns = v2[sample, 0].nonzero().double().mean(dim=0) + 0.5
+        assert (columns.item(), rows.item()) == pytest.approx((x, y), abs=0.6)
+
+
+def test_nothing_is_recorded_unless_somebody_does() -> None:
+    assert not drawn.is_recording()
+    drawn.note("noise", torch.ones(3))
+    with drawn.recording() as record:
+        assert drawn.is_recording()
+    assert record.notes == [] and not drawn.is_recording()
 
 
 def test_undisturbed_images_are_shown_as_they_are() -> None:
