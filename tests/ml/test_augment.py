@@ -356,7 +356,7 @@ def test_recipes_are_swept_as_a_whole() -> None:
     assert swept("views", whole) == [recipe_of(recipe=name) for name in PUBLISHED]
 
 
-@pytest.mark.parametrize(("path", "told"), [("views.recipe", "whole recipes"), ("views.v2.blur_p", "no node")])
+@pytest.mark.parametrize(("path", "told"), [("views.recipe", "whole recipes"), ("views.v2.blur_p", "give it there first")])
 def test_a_sweep_that_would_not_do_what_it_says_is_refused(path: str, told: str) -> None:
     with pytest.raises(spec.SpecError, match=told) as refused:
         swept(path, [0.1, 0.2])
