@@ -287,6 +287,8 @@ def _precision() -> Any:
 
 def _report(name: str, study: Study, sweep: Any, trainings: Sequence[tuple[int, Json]]) -> None:
     """`NAME.md` with its checks and its table, `NAME.svg` with its curve, `NAME-views.png` with pairs along the axis."""
+    import vl_convert  # noqa: PLC0415
+
     from app import figure  # noqa: PLC0415
     from ml import curve, preview  # noqa: PLC0415
     from ml.spec import ExperimentSpec  # noqa: PLC0415
@@ -303,7 +305,7 @@ def _report(name: str, study: Study, sweep: Any, trainings: Sequence[tuple[int, 
     pictures = [preview.preview(spec.dataset, spec.views, _library(), pairs=2, seed=spec.seed) for spec in specs]
     captions = [f"{rows.labels[row]}: {rows.i_nce(row):.2f} nats" for row in shown]
     views = figure.views_picture(list(zip(captions, pictures, strict=True)))
-    (FOLDER / f"{name}-views.png").write_bytes(figure.render(views, "png"))
+    (FOLDER / f"{name}-views.png").write_bytes(vl_convert.vegalite_to_png(views, scale=1))
     untrained = [label for index, label in enumerate(labels) if index not in trained]
     (FOLDER / f"{name}.md").write_text(_page(name, study, sweep, rows, [line for _, line in trainings], untrained))
     print(f"{name}: written to {FOLDER / name}.md", flush=True)
