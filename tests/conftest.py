@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
+# Before torch is imported: on tensors as small as the tests' a second thread waits longer than it works.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Shapes in signatures are checked while testing; ml.spec and ml.curve are pydantic's, which reads annotations for itself.
 # The hook stays, because variants are imported when they are first looked up.
 install_import_hook(
