@@ -148,8 +148,9 @@ def test_photographs_without_labels_give_a_sweep_and_previews(api: TestClient, u
 def test_a_twin_can_be_trained_on_when_the_first_is_gone(
     api: TestClient, upload: Upload, decoded: Decoded, finished: Any
 ) -> None:
-    first = decoded(upload(classes()))
-    twin = upload(classes())
+    content = classes()  # once: a zip knows the time at which it was made
+    first = decoded(upload(content))
+    twin = upload(content)
     assert (twin["state"], twin["same_as"]) == ("ready", first["id"])
     assert api.delete(first["links"]["self"]).status_code == 204
     spec = {"dataset": {"name": twin["id"]}, "views": {"kind": "noise"}, **TINY}
