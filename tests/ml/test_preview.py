@@ -22,7 +22,6 @@ from ml.views import drawn
 from ml.views.color import to_color_space
 
 CPU = torch.device("cpu")
-LIBRARY = Library(*(Path("no-datasets"),) * 3)  # digits need none
 FAMILIES = typing.get_args(typing.get_args(spec.Views)[0])
 SMALL: dict[type[spec.Family], dict[str, object]] = {
     spec.Patches: {"size": 8, "distance": 4},
@@ -188,10 +187,11 @@ def test_undisturbed_images_are_shown_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(("size", "kind"), [(8, "crop"), (100, "crop"), (512, "crop"), (512, "frequency")])
-def test_digits_of_any_size_make_a_picture(size: int, kind: str) -> None:
-    dataset = spec.Dataset(name="digits", image_size=size)
+def test_images_of_any_size_make_a_picture(size: int, kind: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "small.npz", x=np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8))
+    dataset = spec.Dataset(name="small", image_size=size)
     recipe = spec.ExperimentSpec.model_validate({"dataset": dataset, "views": {"kind": kind}}).views
-    _, width, _ = pixels_of(preview.preview(dataset, recipe, LIBRARY, pairs=2)).shape
+    _, width, _ = pixels_of(preview.preview(dataset, recipe, Library(*(tmp_path,) * 3), pairs=2)).shape
     assert 600 <= width <= 1440
 
 
