@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 from torch import Generator, Tensor
 
 from ml import encoders, spec, views
@@ -293,3 +294,25 @@ def test_places_are_scored_in_pixels(arrays: Library) -> None:
     assert score["metric"] == "pixels"
     assert score["ci"][0] < score["value"] < score["ci"][1]
     assert score["chance"] == pytest.approx(13.8, abs=1)  # mean distance of a uniform place from the middle of 36x36 pixels
+
+
+def test_photographs_are_decoded_once_and_say_how_far_that_is(tmp_path: Path) -> None:
+    (tmp_path / "holiday").mkdir()
+    for number in range(20):
+        Image.new("RGB", (40 + number, 30), (10 * number, 100, 200)).save(tmp_path / "holiday" / f"{number}.jpg")
+    library = Library(tmp_path, tmp_path, tmp_path / "prepared")
+    document = spec.ExperimentSpec.model_validate(
+        {
+            "dataset": {"name": "holiday", "image_size": 16},
+            "views": {"kind": "crop"},
+            "pretrain": {"steps": 1, "batch_size": 8},
+            "mi": {"k": 2},
+        }
+    )
+    asked = document.model_copy(update={"tasks": ()})
+    first, again = (list(run(asked, library, CPU)) for _ in range(2))
+    told = [event for event in first if isinstance(event, Progress) and event.stage == "data"]
+    assert [(event.step, event.total) for event in told][-1] == (20, 20)
+    assert all(event.snapshot is None for event in told)  # there is nothing yet that a checkpoint could keep
+    assert not any(isinstance(event, Progress) and event.stage == "data" for event in again)
+    assert list(tmp_path.glob("prepared/holiday-*/train_0.npy"))
