@@ -10,6 +10,8 @@ from app.persistence import datasets, sweeps
 from app.persistence.models import TERMINAL, Dataset, Experiment, Preview, Sweep
 from app.persistence.sweeps import Member
 
+LEAST_TRAINED = 0.05  # trainings after which a sweep says when it may end
+
 
 def experiment(row: Experiment) -> schemas.Experiment:
     """An experiment as clients see it."""
@@ -58,7 +60,8 @@ def sweep(row: Sweep, members: Sequence[Member], now: datetime) -> schemas.Sweep
     trained = sum(_share_done(member.experiment) for member in members if not member.reused)
     finished = summary.state in TERMINAL
     left = len(members) - done
-    eta = (now - min(starts)).total_seconds() / trained * left if starts and trained > 0 else None
+    known = starts and trained >= LEAST_TRAINED  # less than that is mostly the start of a training
+    eta = (now - min(starts)).total_seconds() / trained * left if known else None
     values = row.spec["axis"]["values"]
     return schemas.Sweep(
         **summary.model_dump(),
