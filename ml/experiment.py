@@ -277,7 +277,9 @@ def _measure_information(spec: ExperimentSpec, data: Data, training: Training) -
 
     k = _required(spec.mi.k)
     calibrating, evaluating = batches(calibration, k), batches(evaluation, k)
-    temperature = infonce.fit_temperature([similarities(items) for items in calibrating])
+    temperature = infonce.fit_temperature(
+        [similarities(items) for items in calibrating], spec.method.temperature, len(calibration)
+    )
     contributions = []
     for step, items in enumerate(evaluating, start=1):
         contributions.append(infonce.contributions(similarities(items) / temperature))

@@ -64,16 +64,19 @@ def contributions(scores: Float[Tensor, "K K"]) -> Float[Tensor, " K"]:
     return math.log(len(scores)) + positives - (scores.logsumexp(dim=0) + scores.logsumexp(dim=1)) / 2
 
 
-def fit_temperature(similarities: Sequence[Float[Tensor, "K K"]]) -> float:
+def fit_temperature(similarities: Sequence[Float[Tensor, "K K"]], trained_at: float, items: int) -> float:
     """The temperature at which the bound is highest on calibration pairs; the only thing that is refitted after training.
 
-    The loss is convex in 1 / temperature, so its logarithm has one minimum, which is sought from 0.001 to 1000: at the upper end
-    all candidates score alike and the bound reads 0.
+    It is sought from 0.001 to 1000: at the upper end all candidates score alike and the bound reads 0. The pairs are of so many
+    `items`; a few of them are soon told apart without a mistake, and would have the critic surer than it may be of others. So
+    temperatures below the one of training bear the weight of one observation against them, log-normal with deviation 1, which is
+    nothing beside hundreds of items.
     """
 
     def loss(log_temperature: float) -> float:
         batches = [contributions(batch.double() / math.exp(log_temperature)) for batch in similarities]
-        return -torch.cat(batches).mean().item()
+        surer = max(math.log(trained_at) - log_temperature, 0)
+        return -torch.cat(batches).mean().item() + surer**2 / (2 * items)
 
     fit = minimize_scalar(loss, bounds=(math.log(1e-3), math.log(1e3)), method="bounded", options={"xatol": 1e-3})
     return math.exp(fit.x)

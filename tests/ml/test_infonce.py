@@ -106,14 +106,21 @@ def test_the_rounds_of_an_item_are_averaged_before_the_standard_error() -> None:
 @pytest.mark.parametrize("temperature", [0.03, 0.2, 5.0])
 def test_the_fitted_temperature_undoes_a_wrong_one(temperature: float) -> None:
     similarities = [temperature * scores for scores in gaussian_scores(2, 128, 16)]
-    assert fit_temperature(similarities) == pytest.approx(temperature, rel=0.1)
+    assert fit_temperature(similarities, trained_at=0.2, items=16 * 128) == pytest.approx(temperature, rel=0.1)
 
 
 def test_the_fitted_temperature_flattens_scores_that_say_nothing() -> None:
     similarities = [-torch.eye(64)]
-    temperature = fit_temperature(similarities)
+    temperature = fit_temperature(similarities, trained_at=0.2, items=64)
     assert temperature > 900
     assert contributions(similarities[0] / temperature).mean().item() == pytest.approx(0, abs=0.002)
+
+
+def test_a_few_items_told_apart_do_not_make_the_critic_sure_of_all() -> None:
+    similarities = [torch.tensor([[0.6, 0.4], [0.3, 0.5]])]  # no mistake, so that the colder the better
+    few, many = (fit_temperature(similarities, trained_at=0.2, items=items) for items in (2, 100_000))
+    assert 0.05 < few < 0.2
+    assert many < 0.03
 
 
 def test_candidates_of_a_batch_are_distinct_and_each_round_uses_each_item_at_most_once() -> None:
