@@ -57,6 +57,12 @@ def get(session: Session, dataset_id: str, *, lock: bool = False) -> Dataset:
     return dataset
 
 
+def title(session: Session, name: str) -> str:
+    """What people call a dataset: of an upload its title, if it is still there."""
+    upload = session.get(Dataset, name) if ID.fullmatch(name) else None
+    return name if upload is None else upload.name
+
+
 def page(session: Session, *, after: str | None, limit: int) -> Sequence[Dataset]:
     """Newest first, by keyset."""
     query = select(Dataset).order_by(Dataset.id.desc()).limit(limit)

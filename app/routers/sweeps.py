@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from app import answers, planning, schemas
 from app.dependencies import OnceDep, RingDep, SessionDep, SliceDep, WaitDep
 from app.errors import Invalid
-from app.persistence import files, sweeps
+from app.persistence import datasets, files, sweeps
 from app.persistence.models import ACTIVE, TERMINAL, Sweep
 from app.persistence.sweeps import Member
 from ml import curve
@@ -177,8 +177,9 @@ def _preferred(accept: str) -> CurveFormat:
 def _curve(session: SessionDep, sweep_id: str, chosen: CurveFormat, task: str | None) -> Response:
     row = sweeps.get(session, sweep_id)
     members = sweeps.members(session, row)
-    session.close()  # drawing takes a while
     spec = SweepSpec.model_validate(row.spec)
+    title = row.name or f"{spec.axis.path} on {datasets.title(session, spec.base.dataset.name)}"
+    session.close()  # drawing takes a while
     traced = curve.trace(spec.axis, _measurements(members))
     if task is not None and traced.verdicts and task not in traced.verdicts:
         raise Invalid.field("query/task", f"{' or '.join(traced.verdicts)}, not {task!r}")
@@ -188,7 +189,6 @@ def _curve(session: SessionDep, sweep_id: str, chosen: CurveFormat, task: str | 
 
     if chosen is CurveFormat.CSV:
         return Response(figure.to_csv(traced), media_type="text/csv")
-    title = row.name or f"{spec.axis.path} on {spec.base.dataset.name}"
     return Response(figure.render(figure.figure(traced, title, task), chosen.value), media_type=MEDIA_TYPES[chosen])
 
 

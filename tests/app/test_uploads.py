@@ -403,6 +403,7 @@ def test_a_sweep_waits_with_all_its_experiments(api: TestClient, upload: Upload,
     assert len(done) == 6
     assert api.get(sweep["links"]["self"]).json()["state"] == "succeeded"
     assert len(api.get(sweep["links"]["curve.json"]).json()["points"]) == 3
+    assert "on my photos" in api.get(sweep["links"]["curve.svg"]).text
 
 
 def test_what_does_not_fit_fails_when_the_dataset_is_ready(api: TestClient, upload: Upload, decoder: Decoder) -> None:
