@@ -57,10 +57,12 @@ class Estimate(BaseModel):
 
     value: float
     stderr: float = Field(description="Standard error of the held-out estimate.")
-    log_k: float = Field(description="The ceiling.")
-    saturated: bool = Field(description="Above log K - 1: read it as 'at least'.")
-    low: bool = Field(False, description="Above log K - 2.5: probably low by more than 5 %.")
     kind: Literal["lower", "upper", "neither"] = Field(description="Which side of the truth it bounds.")
+    log_k: float | None = Field(None, description="The ceiling; null where there is none.")
+    low: bool = Field(False, description="Above log K - 2.5: probably low by more than 5 %.")
+    saturated: bool = Field(False, description="Above log K - 1: read it as 'at least'.")
+    caution: str | None = Field(None, description="Why not to take it at its word; null where nothing speaks against it.")
+    repeats: tuple[float, ...] = Field((), description="The value of each training, where there were several.")
 
 
 class TaskResult(BaseModel):

@@ -20,8 +20,7 @@ from ml.datasets import Data, Library, Split
 from ml.encoders import PixelEncoder, Standardise, Whiten
 from ml.events import Artifact, Checkpoint, Event, Metric, Progress, Result, Stage
 from ml.methods import Method
-from ml.mi import infonce
-from ml.mi.infonce import InfoNCE
+from ml.mi import Estimate, infonce
 from ml.spec import ColorSplit, Dataset, ExperimentSpec, Patches, Pretrain, resolve
 from ml.views import Views
 
@@ -256,7 +255,7 @@ def learning_rate(pretrain: Pretrain, step: int, steps: int) -> float:
     return peak * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1))) / 2
 
 
-def _measure_information(spec: ExperimentSpec, data: Data, training: Training) -> Generator[Event, None, InfoNCE]:
+def _measure_information(spec: ExperimentSpec, data: Data, training: Training) -> Generator[Event, None, Estimate]:
     """I_NCE on held-out items with fresh views; the temperature comes from held-out items of its own."""
     generator = _generator(spec, "information", training.generator.device)
     shuffled = torch.randperm(data.facts.test, generator=generator, device=generator.device)

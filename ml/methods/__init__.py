@@ -21,8 +21,15 @@ class Method(nn.Module):
         """The training loss on a batch of view pairs in pixels."""
 
     @abstractmethod
+    def embeddings(
+        self, v1: Float[Tensor, "B ..."], v2: Float[Tensor, "B ..."]
+    ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]:
+        """z1 and z2 on the unit sphere, as the loss compares them; views go through in parts, to spare memory."""
+
     def similarities(self, v1: Float[Tensor, "B ..."], v2: Float[Tensor, "B ..."]) -> Float[Tensor, "B B"]:
         """The critic without its temperature: cosine similarity of each v1 (rows) with each v2 (columns)."""
+        z1, z2 = self.embeddings(v1, v2)
+        return z1 @ z2.T
 
 
 _methods: Registry[Callable[..., Method]] = Registry(__name__)

@@ -32,10 +32,12 @@ class SimCLR(Method):
             return nt_xent(z1, z2, self.temperature)
         return info_nce(self._project(v1, 0), self._project(v2, 1), self.temperature)
 
-    def similarities(self, v1: Float[Tensor, "B ..."], v2: Float[Tensor, "B ..."]) -> Float[Tensor, "B B"]:
-        """Cosine similarities of the projections, in evaluation mode: the views go through in parts, to spare memory."""
+    def embeddings(
+        self, v1: Float[Tensor, "B ..."], v2: Float[Tensor, "B ..."]
+    ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]:
+        """Projections on the unit sphere; in evaluation mode, since the parts of a batch have statistics of their own."""
         z1, z2 = (torch.cat([self._project(part, which) for part in view.split(1024)]) for which, view in enumerate((v1, v2)))
-        return F.normalize(z1, dim=1) @ F.normalize(z2, dim=1).T
+        return F.normalize(z1, dim=1), F.normalize(z2, dim=1)
 
     def _project(self, view: Float[Tensor, "B ..."], which: int) -> Float[Tensor, "B D"]:
         encoder, projection = self.encoders[which % len(self.encoders)], self.projections[which % len(self.projections)]

@@ -6,34 +6,18 @@ as a bound in Poole et al. 2019, section 2.3.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
 from scipy.optimize import minimize_scalar
 from torch import Generator, Tensor
 
-
-@dataclass(frozen=True)
-class InfoNCE:
-    """A lower bound on I(v1; v2) in nats."""
-
-    value: float
-    """Never above `log_k`."""
-    stderr: float
-    """Of the mean over items; each item's contribution is first averaged over its rounds."""
-    log_k: float
-    """The ceiling."""
-    low: bool
-    """Above log K - 2.5: the bound itself may be more than 5 % too low."""
-    saturated: bool
-    """Above log K - 1: the ceiling is what was measured; say "at least"."""
-    kind: str = "lower"
+from ml.mi import Estimate
 
 
 def info_nce(
     scores: Sequence[Float[Tensor, "K K"]] | Float[Tensor, "R K K"], items: Sequence[Int64[Tensor, " K"]] | Int64[Tensor, "R K"]
-) -> InfoNCE:
+) -> Estimate:
     """The estimate from batches of scores, positives on the diagonal; `items` says which item each positive pair came from.
 
     Best with scores = log p(v2 | v1) / p(v2) + any function of v1.
@@ -41,20 +25,28 @@ def info_nce(
     return from_contributions(torch.cat([contributions(batch) for batch in scores]), torch.cat(list(items)), k=len(scores[0]))
 
 
-def from_contributions(contributions: Float[Tensor, " P"], items: Int64[Tensor, " P"], k: int) -> InfoNCE:
+def from_contributions(contributions: Float[Tensor, " P"], items: Int64[Tensor, " P"], k: int) -> Estimate:
     """The estimate from what each pair contributed; the pairs of one item are averaged, and items count equally."""
     log_k = math.log(k)
     _, which = items.unique(return_inverse=True)
     pairs = torch.bincount(which)
     means = torch.bincount(which, weights=contributions.double()) / pairs
     value = means.mean().item()
-    return InfoNCE(
+    return Estimate(
         value=value,
         stderr=(means.std() / math.sqrt(len(means))).item(),
         log_k=log_k,
         low=value > log_k - 2.5,
         saturated=value > log_k - 1,
+        kind="lower",
+        caution=_caution(value, log_k),
     )
+
+
+def _caution(value: float, log_k: float) -> str | None:
+    if value > log_k - 1:
+        return f"within 1 nat of the ceiling of {log_k:.2f} nats: read it as `at least`"
+    return f"within 2.5 nats of the ceiling of {log_k:.2f} nats: it may be more than 5 % low" if value > log_k - 2.5 else None
 
 
 def contributions(scores: Float[Tensor, "K K"]) -> Float[Tensor, " K"]:

@@ -14,10 +14,11 @@ from ml.datasets import Library, load
 from ml.datasets.clips import Clips
 from ml.datasets.split import Pixels
 from ml.events import Result
-from ml.mi.infonce import InfoNCE, info_nce
+from ml.mi import Estimate
+from ml.mi.infonce import info_nce
 
 
-def read(v1: Tensor, v2: Tensor, rho: float, k: int) -> InfoNCE:
+def read(v1: Tensor, v2: Tensor, rho: float, k: int) -> Estimate:
     """I_NCE of views [N, d] with the critic log p(v2 | v1) / p(v2) of unit Gaussians correlated by rho in each dimension."""
     items = torch.arange(len(v1)).split(k)
     variance = 1 - rho**2
