@@ -574,13 +574,13 @@ ESTIMATORS: dict[str, EstimatorFacts] = {
         kind="neither",
         description="Donsker-Varadhan: the critic's mean over pairs, less the log of its mean exponential over strangers; "
         "trained as MINE with the bias of its gradient corrected.",
-        validity="A lower bound over infinitely many pairs only: the log of a sample's mean is too low, so a sample may read high.",
+        validity="A lower bound over infinitely many pairs only: the log of a sample's mean is low, so a sample may read high.",
         source="Donsker, Varadhan 1983; Belghazi et al. 2018 (MINE)",
     ),
     "js": EstimatorFacts(
         kind="lower",
         description="A critic trained on the Jensen-Shannon bound, which is stable, and read as NWJ.",
-        validity="No ceiling; its variance grows exponentially with the information, though its training does not suffer from it.",
+        validity="No ceiling; its variance grows exponentially with the information, but its training does not suffer.",
         source="Poole et al. 2019, section 2.3; Hjelm et al. 2019",
     ),
     "smile": EstimatorFacts(
@@ -592,15 +592,15 @@ ESTIMATORS: dict[str, EstimatorFacts] = {
     "leave_one_out": EstimatorFacts(
         kind="upper",
         description="The log density of y given x, less that of the mixture of the other items' conditionals.",
-        validity="An upper bound where the conditional density is the true one; here it is learned, and `neither` unless held-out "
-        "residuals are what the learned one says.",
+        validity="An upper bound where the conditional density is the true one; here it is learned, and `neither` unless "
+        "held-out residuals are what the learned one says.",
         source="Poole et al. 2019, eq. 13",
     ),
     "club": EstimatorFacts(
         kind="upper",
         description="The log density of y given x, less its mean over strangers.",
-        validity="An upper bound where the conditional density is the true one, and a loose one: 4.9 nats where 2 are true. To be "
-        "minimised, not to be reported.",
+        validity="An upper bound where the conditional density is the true one, and a loose one: 4.9 nats where 2 are true. To "
+        "be minimised, not to be reported.",
         source="Cheng et al. 2020",
     ),
     "doe": EstimatorFacts(
@@ -625,8 +625,8 @@ ESTIMATORS: dict[str, EstimatorFacts] = {
 Estimator = Literal["infonce", "nwj", "tuba", "interpolated", "dv", "js", "smile", "leave_one_out", "club", "doe", "ksg", "cca"]
 Critic = Literal["separable", "bilinear", "concatenated"]
 CRITIC = (
-    "Of the estimators that train one: `separable` is g(x) h(y) with networks g and h, `bilinear` x W y, `concatenated` a network "
-    "of (x, y)."
+    "Of the estimators that train one: `separable` is g(x) h(y) with networks g and h, `bilinear` x W y, `concatenated` a "
+    "network of (x, y)."
 )
 
 
