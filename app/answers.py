@@ -7,7 +7,7 @@ from typing import Any
 
 from app import schemas
 from app.persistence import datasets, sweeps
-from app.persistence.models import TERMINAL, Dataset, Experiment, Preview, Sweep
+from app.persistence.models import TERMINAL, Dataset, Experiment, MiEstimate, Preview, Sweep
 from app.persistence.sweeps import Member
 
 LEAST_TRAINED = 0.05  # trainings after which a sweep says when it may end
@@ -96,6 +96,37 @@ def upload(row: Dataset) -> schemas.Upload:
         started_at=row.started_at,
         finished_at=row.finished_at,
     )
+
+
+def mi_estimate(row: MiEstimate) -> schemas.MiEstimation:
+    """An estimate of two arrays' information as clients see it."""
+    base = f"/v1/mi-estimates/{row.id}"
+    results = None
+    if row.results is not None:  # in the order asked for: the database keeps no order of keys
+        results = {**row.results, "mi": {name: row.results["mi"][name] for name in row.spec["estimators"]}}
+    return schemas.MiEstimation(
+        id=row.id,
+        name=row.name,
+        state=row.state,
+        attempt=row.attempt,
+        progress=schemas.Progress(**row.progress),
+        spec=row.spec,
+        sha256=row.sha256,
+        size=row.size,
+        same_as=row.same_as,
+        results=results,
+        error=row.error,
+        links={"self": base, "cancel": f"{base}/cancel"},
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )
+
+
+def page(data: Sequence[Any], limit: int) -> dict[str, Any]:
+    """A page of a list, of the answers that fit on it and one more if there is one."""
+    more = len(data) > limit
+    return {"data": data[:limit], "has_more": more, "next_cursor": data[limit - 1].id if more else None}
 
 
 def _member(member: Member, values: Sequence[Any]) -> schemas.SweepMember:

@@ -43,7 +43,7 @@ def _existing(file: Path) -> Path:
 
 
 SpecArgument = Annotated[Path, typer.Argument(metavar="FILE", callback=_existing, help="YAML or JSON; - is stdin.")]
-IdArgument = Annotated[str, typer.Argument(metavar="ID", help="exp_..., swp_... or ds_...")]
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="exp_..., swp_..., ds_... or mie_...")]
 WaitOption = Annotated[bool, typer.Option("--wait", help="Show its progress until it is finished.")]
 
 
@@ -138,15 +138,15 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="As the API has it.")] = False,
     url: UrlOption = None,
 ) -> None:
-    """Show how an experiment, a sweep or an uploaded dataset stands."""
-    with _service(url) as service:
-        found = service.get(id)
-    if as_json:
-        typer.echo(_json(found))
-        return
+    """Show how an experiment, a sweep, an uploaded dataset or an estimate stands."""
     from rich.console import Console  # noqa: PLC0415
 
-    _show(found, Console())
+    with _service(url) as service:
+        found = service.get(id)
+        if as_json:
+            typer.echo(_json(found))
+        else:
+            _show(service, found, Console())
 
 
 @cli.command(rich_help_panel=_ASK)
@@ -177,6 +177,41 @@ def preview(
     with _service(url) as service:
         output.write_bytes(service.preview(spec["dataset"], spec["views"]))
     typer.echo(f"{output}")
+
+
+@cli.command(rich_help_panel=_ASK)
+def estimate_mi(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.npz", exists=True, dir_okay=False, help="An npz of x and y, [N, d] each, in pairs.")
+    ],
+    estimators: Annotated[
+        str | None, typer.Option(help="Names with commas between.", show_default="infonce,leave_one_out,cca")
+    ] = None,
+    critic: Annotated[str | None, typer.Option(help="separable, bilinear or concatenated.", show_default="separable")] = None,
+    k: Annotated[int | None, typer.Option("-k", "--k", help="Candidates: the ceiling is log K.", show_default="all")] = None,
+    repeats: Annotated[int | None, typer.Option(help="Trainings, each read on pairs of its own.", show_default="3")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of every chance.", show_default="0")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As the API has it.")] = False,
+    url: UrlOption = None,
+) -> None:
+    """Estimate the mutual information of two arrays of your own, in nats, and say what to think of it."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import open as open_with_bar  # noqa: PLC0415
+
+    from app.progress import follow  # noqa: PLC0415
+
+    console = Console(stderr=True)
+    asked = {"critic": critic, "k": k, "repeats": repeats, "seed": seed}
+    with _service(url) as service:
+        with open_with_bar(file, "rb", description="uploading", console=console, disable=not console.is_terminal) as opened:
+            found = service.estimate_mi(opened, estimators=estimators, **asked)
+        found = follow(service, found["id"], console)
+        if as_json:
+            typer.echo(_json(found))
+        else:
+            _show(service, found, Console())
+    if found["state"] != "succeeded":
+        raise typer.Exit(1)
 
 
 @cli.command(rich_help_panel=_PARTS)
@@ -269,16 +304,20 @@ def _follow(service: "Sweetspot", found: "Json", wait: bool, shown_on: "Console"
     from app.progress import follow  # noqa: PLC0415
 
     found = follow(service, found["id"], Console(stderr=True))
-    _show(found, shown_on)
+    _show(service, found, shown_on)
     if found["state"] not in ("succeeded", "ready"):
         raise typer.Exit(1)
 
 
-def _show(found: "Json", console: "Console") -> None:
+def _show(service: "Sweetspot", found: "Json", console: "Console") -> None:
     from app import tables  # noqa: PLC0415
 
     kind = found["id"].partition("_")[0]
-    console.print({"exp": tables.experiment, "swp": tables.sweep, "ds": tables.dataset}[kind](found))
+    console.print({"exp": tables.experiment, "swp": tables.sweep, "ds": tables.dataset, "mie": tables.mi_estimate}[kind](found))
+    if kind == "swp" and (predictors := tables.predictors(service.curve(found["id"]))).row_count:
+        console.print(predictors)
+    if kind == "mie" and found["results"]:
+        console.print(found["results"]["verdict"], soft_wrap=True, markup=False, highlight=False)
 
 
 def _curve_format(output: Path) -> "CurveFormat":

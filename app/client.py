@@ -10,8 +10,9 @@ import os
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, overload
@@ -22,6 +23,8 @@ from app import runtime
 from app.settings import settings
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from ml.spec import ExperimentSpec, SweepSpec
 
 Json = dict[str, Any]
@@ -29,7 +32,7 @@ CurveFormat = Literal["json", "csv", "svg", "png", "pdf", "vl.json"]
 Sort = Literal["views", "datasets", "methods", "encoders", "tasks", "estimators", "presets"]
 Layout = Literal["class_folders", "photos", "array", "clips", "paired"]
 TERMINAL = frozenset({"succeeded", "failed", "cancelled", "ready", "rejected"})
-_COLLECTIONS = {"exp": "experiments", "swp": "sweeps", "ds": "datasets"}
+_COLLECTIONS = {"exp": "experiments", "swp": "sweeps", "ds": "datasets", "mie": "mi-estimates"}
 _LONGEST_WAIT = 60.0  # seconds that the API holds a request with `Prefer: wait`
 
 
@@ -150,19 +153,33 @@ class Sweetspot:
 
         Experiments on it may be submitted at once.
         """
-        if isinstance(file, Path):
-            with file.open("rb") as opened:
-                return self.upload(opened, name=name, layout=layout, wait=wait)
-        fields = {field: value for field, value in (("name", name), ("layout", layout)) if value is not None}
-        headers = {"Idempotency-Key": uuid.uuid4().hex}
-        times = httpx.Timeout(30, read=600)  # all of a large file must reach the disk before the answer
-
-        def request() -> httpx.Request:
-            whole = {"file": (Path(file.name).name, file)}
-            return self._http.build_request("POST", "/v1/datasets", data=fields, files=whole, headers=headers, timeout=times)
-
-        dataset: Json = self._deliver(request).json()
+        dataset = self._send_file("/v1/datasets", file, {"name": name, "layout": layout})
         return self.wait(dataset["id"]) if wait else dataset
+
+    def estimate_mi(
+        self,
+        arrays: "Path | BinaryIO | tuple[ArrayLike, ArrayLike]",
+        *,
+        estimators: str | Sequence[str] | None = None,
+        critic: str | None = None,
+        k: int | None = None,
+        repeats: int | None = None,
+        seed: int | None = None,
+        name: str | None = None,
+        wait: bool = False,
+    ) -> Json:
+        """Queue an estimate of I(x; y) of two arrays [N, d], given as such or as an npz of `x` and `y`; finished with `wait`."""
+        if isinstance(arrays, tuple):
+            import numpy as np  # noqa: PLC0415 - who sends none need not load it
+
+            x, y = arrays
+            file = BytesIO()
+            np.savez(file, x=np.asarray(x), y=np.asarray(y))
+            file.seek(0)
+            arrays = file
+        fields = {"name": name, "estimators": estimators, "critic": critic, "k": k, "repeats": repeats, "seed": seed}
+        estimate = self._send_file("/v1/mi-estimates", arrays, fields)
+        return self.wait(estimate["id"]) if wait else estimate
 
     def retry(self, id: str) -> Json:
         """Queue a new experiment of the same spec, or a sweep's failed ones again."""
@@ -186,7 +203,7 @@ class Sweetspot:
         return self._json("GET", f"/v1/experiments/{id}")
 
     def get(self, id: str) -> Json:
-        """An experiment, a sweep or an uploaded dataset."""
+        """An experiment, a sweep, an uploaded dataset or an estimate."""
         return self._json("GET", _path(id))
 
     def experiments(self, **filters: str) -> Iterator[Json]:
@@ -200,6 +217,10 @@ class Sweetspot:
     def datasets(self) -> Iterator[Json]:
         """Uploaded datasets, newest first; those that everybody has are in `catalog("datasets")`."""
         return self._list("/v1/datasets", {})
+
+    def mi_estimates(self) -> Iterator[Json]:
+        """Estimates of two arrays' information, newest first."""
+        return self._list("/v1/mi-estimates", {})
 
     def catalog(self, sort: Sort) -> list[Json]:
         """All that can be asked for of one sort, with the JSON Schema of its parameters."""
@@ -224,7 +245,7 @@ class Sweetspot:
     # What happens to it
 
     def wait(self, id: str, timeout: float | None = None, on_change: Callable[[Json], None] | None = None) -> Json:
-        """The experiment, sweep or dataset once it is finished; `on_change` is told of every change seen, within a second.
+        """The experiment, sweep, dataset or estimate once it is finished; `on_change` is told of every change within a second.
 
         Raises WaitTimeoutError.
         """
@@ -265,6 +286,22 @@ class Sweetspot:
 
     def _create(self, path: str, body: Any) -> Json:
         answer: Json = self._send("POST", path, body, creates=True).json()
+        return answer
+
+    def _send_file(self, path: str, file: Path | BinaryIO, fields: Mapping[str, Any]) -> Json:
+        """Create something out of a file, read as it is sent, and the fields that are not None."""
+        if isinstance(file, Path):
+            with file.open("rb") as opened:
+                return self._send_file(path, opened, fields)
+        given = {field: value for field, value in fields.items() if value is not None}
+        headers = {"Idempotency-Key": uuid.uuid4().hex}
+        times = httpx.Timeout(30, read=600)  # all of a large file must reach the disk before the answer
+
+        def request() -> httpx.Request:
+            whole = {"file": (Path(getattr(file, "name", "arrays.npz")).name, file)}
+            return self._http.build_request("POST", path, data=given, files=whole, headers=headers, timeout=times)
+
+        answer: Json = self._deliver(request).json()
         return answer
 
     def _json(self, method: str, path: str, *, wait: float = 0) -> Json:
@@ -352,7 +389,8 @@ def _default_url(data_dir: Path | None) -> str:
 def _path(id: str) -> str:
     collection = _COLLECTIONS.get(id.partition("_")[0])
     if collection is None:
-        raise SweetspotError(f"{id!r} is no id of an experiment (exp_...), a sweep (swp_...) or a dataset (ds_...)")
+        kinds = "an experiment (exp_...), a sweep (swp_...), a dataset (ds_...) or an estimate (mie_...)"
+        raise SweetspotError(f"{id!r} is no id of {kinds}")
     return f"/v1/{collection}/{id}"
 
 

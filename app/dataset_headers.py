@@ -20,6 +20,7 @@ LEAST_ITEMS = 8  # in each split
 LEAST_SIDE = 8  # pixels, of stored images
 LARGEST_SIZE = 512  # pixels at which images are seen by default
 FOLDER_SIZE = 64  # pixels at which images of folders are seen by default
+UNREADABLE = (ValueError, OSError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 PHOTOS = "photos"  # the folder in which folders hold photographs, without classes
 
 _CIFAR_PIXELS = 3 * 32 * 32
@@ -134,22 +135,22 @@ def npz(name: str, path: Path, _mtime: int, _size: int) -> DatasetFacts:
 
 def _read_npz(path: Path) -> tuple[dict[str, tuple[tuple[int, ...], Any]], dict[str, Any], bytes | None]:
     """(Shape, type) of all arrays, the small ones themselves, and the beginning of the first image where images are encoded."""
-    unreadable = (ValueError, OSError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
     try:
         headers, first_image = {}, None
         with zipfile.ZipFile(path) as archive:
             for member in (name for name in archive.namelist() if name.endswith(".npy")):
                 with archive.open(member) as file:
-                    headers[member.removesuffix(".npy")] = _header(file)
+                    headers[member.removesuffix(".npy")] = header(file)
                     if member == "train_bytes.npy":
                         first_image = file.read(2**20)
         with np.load(path, allow_pickle=False) as archive:
             return headers, {key: archive[key] for key in _SMALL if key in archive.files}, first_image
-    except unreadable as error:
+    except UNREADABLE as error:
         raise Refused(str(error)) from None
 
 
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], Any]:
+def header(file: IO[bytes]) -> tuple[tuple[int, ...], Any]:
+    """Shape and type of an open npy, which stands at its numbers then. Raises one of UNREADABLE."""
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     shape, _, dtype = read[np.lib.format.read_magic(file)](file)
     if dtype.hasobject:

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from pydantic_core import to_json
 
-from ml.curve import ERRORS, Curve, Interval, Point, SweetSpot
+from ml.curve import ERRORS, QUALITIES, Curve, Interval, Point, SweetSpot
 
 Format = Literal["svg", "png", "pdf", "vl.json"]
 Specification = dict[str, Any]
@@ -108,7 +108,7 @@ def render(specification: Specification, form: Format) -> bytes:
 
 
 def to_csv(curve: Curve) -> str:
-    """One row a point, five columns a task; the numbers are those of the curve's JSON, digit for digit."""
+    """One row a point, five columns a task; the numbers of the points are those of the curve's JSON, digit for digit."""
     head = [
         "value",
         "label",
@@ -120,6 +120,7 @@ def to_csv(curve: Curve) -> str:
         "low",
         "task_information",
         "nuisance",
+        *QUALITIES,
         "regime",
     ]
     for name in curve.verdicts:
@@ -129,7 +130,8 @@ def to_csv(curve: Curve) -> str:
     writer.writerow([*head, "experiments"])
     for point in curve.points:
         cells: list[Any] = [point.value, point.label, point.i_nce, *(point.i_nce_ci or (None, None)), point.log_k]
-        cells += [point.saturated, point.low, point.task_information, point.nuisance, point.regime]
+        cells += [point.saturated, point.low, point.task_information, point.nuisance]
+        cells += [*(point.quality.get(name) for name in QUALITIES), point.regime]
         for name in curve.verdicts:
             result = point.tasks.get(name)
             cells += [result.value, *(result.ci or (None, None)), result.seeds, result.metric] if result else [None] * 5

@@ -4,7 +4,7 @@ from typing import Literal
 
 from uuid6 import uuid7
 
-Prefix = Literal["exp", "swp", "prv", "ds"]
+Prefix = Literal["exp", "swp", "prv", "ds", "mie"]
 
 
 def new_id(prefix: Prefix) -> str:

@@ -13,13 +13,15 @@ _STAGES = {
     "data": "reading data",
     "pretrain": "pretraining",
     "information": "measuring I(v1;v2)",
+    "quality": "measuring quality",
     "tasks": "probing",
     "decode": "decoding",
+    "estimate": "estimating",
 }
 
 
 def follow(service: Sweetspot, id: str, console: Console) -> Json:
-    """The experiment, sweep or dataset once it is finished."""
+    """The experiment, sweep, dataset or estimate once it is finished."""
     view: _Bars | _Lines = _Bars(console) if console.is_terminal else _Lines(console)
     with view:
         return service.wait(id, on_change=view.show)

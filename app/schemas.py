@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
-from ml.spec import DATASET_NAME, Dataset, DatasetFacts, ExperimentSpec, SweepSpec, Views
+from ml.spec import DATASET_NAME, Dataset, DatasetFacts, ExperimentSpec, MiEstimate, SweepSpec, Views
 
 State = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
 Item = TypeVar("Item")
@@ -45,7 +45,10 @@ class Page(BaseModel, Generic[Item]):
 class Progress(BaseModel):
     """How far the current stage is."""
 
-    stage: str | None = Field(description="`data`, `pretrain`, `information` or `tasks`; null before the first.")
+    stage: str | None = Field(
+        description="`data`, `pretrain`, `information`, `quality` or `tasks`; of an upload `decode`, of two arrays `estimate`; "
+        "null before the first."
+    )
     step: int
     total: int | None
     rate: float | None = Field(description="Steps per second.")
@@ -65,6 +68,52 @@ class Estimate(BaseModel):
     repeats: tuple[float, ...] = Field((), description="The value of each training, where there were several.")
 
 
+class Probe(BaseModel):
+    """I_V(v; y) = H(y) less held-out cross-entropy, of linear classifiers of the trained encoder's features of the views."""
+
+    v1: Estimate
+    v2: Estimate
+    both: Estimate = Field(description="Of the features of v1 and v2 side by side.")
+    entropy: float = Field(description="H(y), the most there is to know, in nats.")
+    fitted_on: int = Field(description="Training items on whose views the classifiers were fitted, drawn evenly.")
+
+
+class Missing(BaseModel):
+    """Whether the views keep what the item says of its class, I(v1;y) = I(v2;y) = I(x;y), by networks trained with labels."""
+
+    x: Estimate = Field(description="I_V(x; y) of the undisturbed item, by a network of the encoder's architecture.")
+    v1: Estimate = Field(description="I_V(v1; y), by one that was trained alike.")
+    v2: Estimate
+    missing_v1: Estimate = Field(description="I_V(x; y) - I_V(v1; y); its standard error is over the same items.")
+    missing_v2: Estimate
+    holds: bool = Field(description="Neither view misses more than 2 standard errors, or 0.05 nats where that is more.")
+    accuracy: float = Field(description="Of the network of undisturbed items, on held-out ones.")
+    steps: int = Field(description="In which the networks were trained: a sixth of the pretraining's at most.")
+
+
+class About(BaseModel):
+    """How much of what the views share is about a class y, in nats; null where items have none."""
+
+    total: Estimate = Field(
+        description="I_NCE(v1; v2) of the held-out items that have a class: `mi.infonce` where all of them have one, or none."
+    )
+    items: int = Field(description="Held-out items that it was read on.")
+    classes: int | None = Field(description="Classes of the target.")
+    nuisance: Estimate | None = Field(
+        description="I(v1; v2 | y): InfoNCE with strangers of the same class; its `log_k` is their mean log, the pair included."
+    )
+    task: Estimate | None = Field(description="Total less nuisance: what the views share about y.")
+    probe: Probe | None
+    missing: Missing | None
+
+
+class Information(About):
+    """What the views share and keep, by the target of the first task that the views show."""
+
+    target: str | None = Field(description="The target that is y; null where items have no class.")
+    by_target: dict[str, About] | None = Field(description="The same by the dataset's other targets.")
+
+
 class TaskResult(BaseModel):
     """How good the representation is for one task."""
 
@@ -79,17 +128,44 @@ class TaskResult(BaseModel):
     )
 
 
+class Quality(BaseModel):
+    """What held-out items tell of a representation without their labels; of two views' numbers the mean."""
+
+    lidar: float = Field(
+        description="LiDAR: dimensions of embeddings that tell items apart, an effective rank up to the embedding's width. "
+        "More is better. Thilak et al. 2024."
+    )
+    rankme: float = Field(
+        description="RankMe: dimensions that the embeddings use, an effective rank up to the embedding's width. "
+        "More is better. Garrido et al. 2023."
+    )
+    alignment: float = Field(
+        description="Mean squared distance of the embeddings of an item's two views on the unit sphere, 0 to 4. Less is better. "
+        "Wang and Isola 2020."
+    )
+    uniformity: float = Field(
+        description="Log of the mean of exp(-2 |z - z'|^2) over embeddings of different items on the unit sphere, from about -4 "
+        "to 0. Less is better. Wang and Isola 2020."
+    )
+    alpha_req: float | None = Field(
+        description="alpha-ReQ: the exponent by which the eigenvalues of the features' covariance fall with their rank. Nearer "
+        "to 1 is better. Null where fewer than 8 dimensions vary. Agrawal et al. 2022."
+    )
+    items: int = Field(description="Held-out items whose views were compared.")
+    views: int = Field(description="Views of each item that LiDAR compares.")
+
+
 class Results(BaseModel):
     """What an experiment found."""
 
     model_config = ConfigDict(extra="allow")
 
     mi: dict[str, Estimate] = Field(description="I(v1; v2) by estimator; `infonce` is always there.")
-    information: dict[str, JsonValue] | None = Field(description="Its split into task and nuisance; null where not measured.")
-    tasks: dict[str, TaskResult]
-    quality: dict[str, JsonValue] | None = Field(
-        description="Label-free measures of the representation; null where not measured."
+    information: Information | None = Field(
+        description="Its split into task and nuisance part, and what the views keep of the class; null where not measured."
     )
+    tasks: dict[str, TaskResult]
+    quality: Quality | None = Field(description="Label-free measures of the representation; null where not measured.")
     timing: dict[str, JsonValue]
     hardware: dict[str, JsonValue]
 
@@ -303,6 +379,65 @@ class Upload(BaseModel):
     links: dict[str, str]
     created_at: datetime
     started_at: datetime | None = Field(description="When the current attempt at decoding it began.")
+    finished_at: datetime | None
+
+
+class MiEstimateForm(MiEstimate):
+    """What comes with two arrays."""
+
+    name: str | None = Field(None, max_length=200, description="A title for people; the file's own name by default.")
+
+    @field_validator("estimators", mode="before")
+    @classmethod
+    def _apart(cls, estimators: object) -> object:
+        if not isinstance(estimators, str):
+            return estimators
+        return [name.strip() for name in estimators.split(",") if name.strip()]
+
+
+class Bracket(BaseModel):
+    """Between which bounds the information lies, in nats, and whose bounds they are."""
+
+    lower: float = Field(description="In nats.")
+    upper: float = Field(description="In nats.")
+    lower_by: str = Field(description="The estimator that says so.")
+    upper_by: str
+
+
+class MiResults(BaseModel):
+    """What was found of two arrays."""
+
+    model_config = ConfigDict(extra="allow")
+
+    mi: dict[str, Estimate] = Field(description="I(x; y) by estimator.")
+    bracket: Bracket | None = Field(description="Null unless there are a lower and an upper bound.")
+    verdict: str = Field(description="What may be said of it, in one line.")
+    k: int = Field(description="Candidates, the positive included.")
+    pairs: int = Field(description="Pairs that were measured.")
+    dimensions: tuple[int, int] = Field(description="Of x and y, as they were measured: without constant columns.")
+    reduced: bool = Field(description="Whether principal components took the place of columns, which were too many.")
+    dropped: dict[str, list[int]] = Field(description="The constant columns of `x` and of `y`.")
+    timing: dict[str, JsonValue]
+    hardware: dict[str, JsonValue]
+
+
+class MiEstimation(BaseModel):
+    """The mutual information of two arrays of one's own, from what was asked to what was found."""
+
+    id: str = Field(examples=["mie_0193b1c2d3e47f0a8b9c0d1e2f3a4b5c"])
+    name: str
+    state: State
+    attempt: int = Field(description="Tries of a worker so far.")
+    progress: Progress
+    spec: MiEstimate
+    sha256: str = Field(description="Of the file as it came.")
+    size: int = Field(description="Of the file as it came, in bytes.")
+    same_as: str | None = Field(description="An earlier estimate of the same file, which asked for the same and found this.")
+    results: MiResults | None
+    error: Failure | None = Field(description="Why it failed; while queued again, why the last attempt ended.")
+    links: dict[str, str]
+    created_at: datetime
+    started_at: datetime | None = Field(description="When the current attempt began.")
     finished_at: datetime | None
 
 

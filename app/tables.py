@@ -1,6 +1,6 @@
 """Experiments, sweeps and curves as tables for a terminal."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -16,6 +16,14 @@ _COLOURS = {
     **dict.fromkeys(("running", "processing"), "cyan"),
     **dict.fromkeys(("cancelling", "cancelled"), "yellow"),
 }
+_KINDS = {"lower": "at least", "upper": "at most", "neither": "no bound"}
+_QUALITY = {
+    "lidar": "dimensions that tell items apart; more is better",
+    "rankme": "dimensions in use; more is better",
+    "alignment": "squared distance of a pair; less is better",
+    "uniformity": "log potential of strangers; less is better",
+    "alpha_req": "decay of the spectrum; nearer to 1 is better",
+}
 
 
 def experiment(found: Json) -> RenderableType:
@@ -29,11 +37,15 @@ def experiment(found: Json) -> RenderableType:
         table.add_row("error", Text(f"{found['error']['code']}: {found['error']['message']}", style="red"))
     results = found["results"] or {"mi": {}, "tasks": {}}
     for name, estimate in results["mi"].items():
-        more = f", of at most log K = {estimate['log_k']:.2f}" + (", saturated: at least" if estimate["saturated"] else "")
-        table.add_row(name, f"{estimate['value']:.3f} ± {estimate['stderr']:.3f} nats{more}")
+        table.add_row(name, Text(f"{_nats(estimate)}{_bound(estimate)}"))
+    for name, words in _information(results.get("information")):
+        table.add_row(name, Text(words))
     for name, task in results["tasks"].items():
         low, high = task["ci"]
         table.add_row(name, f"{task['metric']} {task['value']:.3f} [{low:.3f}, {high:.3f}], chance {task['chance']:.3f}")
+    for name, value in (results.get("quality") or {}).items():
+        if name in _QUALITY and value is not None:
+            table.add_row(name, f"{value:.3f}, {_QUALITY[name]}")
     return table
 
 
@@ -53,6 +65,19 @@ def sweep(found: Json) -> RenderableType:
         label = axis["labels"][member["index"]] if axis.get("labels") else in_words(member["value"])
         members.add_row(Text(label), str(member["seed"]), member["id"], _state(member["state"]), Text(note))
     return Group(table, members)
+
+
+def predictors(curve: Json) -> Table:
+    """How well each measure predicts how well each task is done along a curve; empty while too little is measured."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption="Spearman's rank correlation with how well the task is done")
+    table.add_column("predictor")
+    known = {name: {measure: one for measure, one in of_task.items() if one} for name, of_task in curve["predictors"].items()}
+    tasks = [name for name, of_task in known.items() if of_task]
+    for name in tasks:
+        table.add_column(Text(name))
+    for measure in dict.fromkeys(measure for name in tasks for measure in known[name]):
+        table.add_row(measure, *(_correlation(known[name].get(measure)) for name in tasks))
+    return table
 
 
 def dataset(found: Json) -> RenderableType:
@@ -85,6 +110,34 @@ def datasets(found: Iterable[Json]) -> Table:
         items = str(one["facts"]["train"] + one["facts"]["test"]) if one["facts"] else ""
         table.add_row(one["id"], Text(one["name"]), _state(one["state"]), items, one["created_at"])
     return table
+
+
+def mi_estimate(found: Json) -> RenderableType:
+    """How an estimate of two arrays' information stands, and what each estimator found."""
+    table = _facts(found)
+    progress = found["progress"]
+    if progress["stage"] and found["state"] == "running":
+        table.add_row("progress", f"step {progress['step']} of {progress['total'] or '?'}")
+    if found["error"]:
+        table.add_row("error", Text(found["error"]["message"], style="red"))
+    if found["same_as"]:
+        table.add_row("same as", found["same_as"])
+    results = found["results"]
+    if not results:
+        return table
+    of_x, of_y = results["dimensions"]
+    components = "principal components" if results["reduced"] else "dimensions"
+    table.add_row("measured", f"{results['pairs']} pairs of {of_x} and {of_y} {components}, {results['k']} candidates")
+    for name, columns in results["dropped"].items():
+        if columns:
+            table.add_row("left out", f"of {name} {len(columns)} constant column(s)")
+    estimates = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("estimator", "nats", "", "ceiling", "caution"):
+        estimates.add_column(column)
+    for name, estimate in results["mi"].items():
+        ceiling = f"{estimate['log_k']:.2f}" if estimate["log_k"] is not None else ""
+        estimates.add_row(name, _with_error(estimate), _KINDS[estimate["kind"]], ceiling, Text(estimate["caution"] or ""))
+    return Group(table, estimates)
 
 
 def curve(found: Json, task: str | None = None) -> Table:
@@ -127,6 +180,43 @@ def _facts(found: Json) -> Table:
         if found[field]:
             table.add_row(field.removesuffix("_at"), found[field])
     return table
+
+
+def _nats(estimate: Json) -> str:
+    return f"{_with_error(estimate)} nats"
+
+
+def _with_error(estimate: Json) -> str:
+    return f"{round(estimate['value'], 3) + 0.0:.3f} ± {estimate['stderr']:.3f}"  # no -0.000
+
+
+def _bound(estimate: Json) -> str:
+    """What an estimate must not be taken for."""
+    if estimate["log_k"] is not None:
+        return f", of at most log K = {estimate['log_k']:.2f}" + (", saturated: at least" if estimate["saturated"] else "")
+    side = {"lower": ", a lower bound", "upper": ", an upper bound", "neither": ""}[estimate["kind"]]
+    return side + (f": {estimate['caution']}" if estimate["caution"] else "")
+
+
+def _information(found: Json | None) -> Iterator[tuple[str, str]]:
+    """What the views share and keep of each target."""
+    if not found or found["target"] is None:
+        return
+    for target, about in {found["target"]: found, **found["by_target"]}.items():
+        yield "total", f"{_nats(about['total'])} shared by the views of {about['items']} items with a {target}"
+        yield "task", f"{_nats(about['task'])} of it about {target}"
+        yield "nuisance", f"{_nats(about['nuisance'])} of it beside {target}"
+        probe, missing = about["probe"], about["missing"]
+        told = ", ".join(f"{_with_error(probe[view])} in {view}" for view in ("v1", "v2", "both"))
+        yield "probe", f"{told}, of the {probe['entropy']:.3f} nats of {target}"
+        if missing:
+            lost = ", ".join(f"{_with_error(missing[f'missing_{view}'])} in {view}" for view in ("v1", "v2"))
+            verdict = "the views keep all of it" if missing["holds"] else "the views lose some of it"
+            yield "missing", f"{lost}, of the {missing['x']['value']:.3f} nats that items tell of {target}: {verdict}"
+
+
+def _correlation(found: Json | None) -> str:
+    return f"{found['rho']:+.2f}, p = {found['p']:.2g}, {found['points']} values" if found else "-"
 
 
 def _channels(facts: Json) -> str:

@@ -2,26 +2,31 @@
 
 import errno
 import hashlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import fsync
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self, get_origin
 from uuid import uuid4
 
-from fastapi import HTTPException
+from fastapi import HTTPException, Request
 from pydantic import BaseModel, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from app.dependencies import refuse_unkeepable
 from app.errors import Invalid, StorageFull
+from app.persistence import files
 from app.problems import escaped, field_errors
+from app.settings import settings
 
 FORM_ROOM = 64 * 1024  # bytes of a body that are not the file: boundaries, headers and the other fields
 LONGEST_TEXT = 8 * 1024  # bytes of a field or of a header
+A_TIME = 2**20  # bytes that go to the disk together: a thread for each network packet would cost more than the writing
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -36,8 +41,38 @@ class Received:
     fields: dict[str, str]
 
 
+def receiving(model: type[BaseModel]) -> Callable[[Request], AsyncIterator[Received]]:
+    """What an endpoint depends on to be sent a file and the fields of `model`; unless it keeps the file, that is removed."""
+
+    async def received(request: Request) -> AsyncIterator[Received]:
+        with Form(request.headers.get("content-type", ""), files.incoming(), settings().largest_upload, model) as form:
+            taken = bytearray()
+            try:
+                async for chunk in request.stream():
+                    taken += chunk
+                    if len(taken) >= A_TIME:
+                        await run_in_threadpool(form.write, bytes(taken))
+                        taken.clear()
+            except ClientDisconnect:
+                raise HTTPException(400, "the client broke off") from None
+            await run_in_threadpool(form.write, bytes(taken))
+            yield await run_in_threadpool(form.finish)
+
+    return received
+
+
+def documented(model: type[BaseModel], file: str) -> dict[str, Any]:
+    """The body that `receiving` takes, for the OpenAPI document; `file` describes the file."""
+    form = model.model_json_schema()
+    form["properties"] = {"file": {"type": "string", "format": "binary", "description": file}, **form["properties"]}
+    form["required"] = ["file"]
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}}}
+
+
 class Form:
     """A multipart form on its way in: one `file` of at most `largest` bytes, and the fields of `model`, which are text.
+
+    A field that is a tuple may come several times, and is one text with commas then.
 
     Closing it removes the file from `folder`, unless somebody moved it elsewhere.
     """
@@ -53,6 +88,7 @@ class Form:
         self._path = folder / uuid4().hex
         self._largest = largest
         self._model = model
+        self._tuples = {name for name, field in model.model_fields.items() if get_origin(field.annotation) is tuple}
         self._file: IO[bytes] | None = None
         self._sha256 = hashlib.sha256()
         self._size = self._taken = 0
@@ -117,7 +153,7 @@ class Form:
         if self._name not in ("file", *self._model.model_fields):
             others = ", ".join(self._model.model_fields)
             raise Invalid.field(f"/{escaped(self._name)}", f"unknown field; besides `file` there are {others}")
-        if self._name in self._fields or (self._name == "file" and self._file is not None):
+        if (self._name in self._fields and self._name not in self._tuples) or (self._name == "file" and self._file is not None):
             raise Invalid.field(f"/{self._name}", f"one {self._name}, not several")
         if self._name == "file":
             self._title = PurePosixPath(options.get(b"filename", b"").decode(errors="replace").replace("\\", "/")).stem
@@ -139,6 +175,8 @@ class Form:
     def _on_part_end(self) -> None:
         if self._name != "file":
             text = self._text.decode(errors="replace")
+            if self._name in self._fields:
+                text = f"{self._fields[self._name]},{text}"
             refuse_unkeepable(text, f"/{self._name}")
             with _fitting():
                 self._model.model_validate({self._name: text})  # before the file is there: it may be a large one

@@ -6,7 +6,9 @@ measurements give the same curve, and no number of a curve is NaN or infinite: w
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import permutations
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -29,6 +31,9 @@ LEAST_RECIPES = 8  # where the axis has no order, a recipe is one observation
 LEAST_TREND = 0.5  # concordance of axis and I_NCE below which the axis does not run along information
 BANDWIDTH = 2.5  # of the smoother, in values of the axis: at most five values weigh in
 ERRORS = frozenset({"pixels"})  # metrics of which less is better
+QUALITIES = ("lidar", "rankme", "alignment", "uniformity", "alpha_req")  # that need no labels
+LEAST_POINTS = 4  # to say how well a measure predicts a task
+MOST_PERMUTED = 8  # points whose orders are all tried
 RESAMPLES = 2000
 
 
@@ -58,6 +63,8 @@ class Measurement:
     tasks: dict[str, TaskResult]
     task_information: float | None = None
     nuisance: float | None = None
+    quality: dict[str, float] = field(default_factory=dict)
+    """Of `QUALITIES` those that are known."""
 
 
 # What is answered -----------------------------------------------------------------------------------------------------
@@ -110,6 +117,10 @@ class Point(Part):
     low: bool = Field(description="I_NCE lies within 2.5 nats of its ceiling for a seed: probably low by more than 5 %.")
     task_information: float | None = Field(description="The part of I_NCE about the label, in nats; mean over the seeds.")
     nuisance: float | None = Field(description="I(v1;v2|y), the part that is not about the label, in nats; mean over the seeds.")
+    quality: dict[str, float] = Field(
+        description="Measures of the representation that need no labels, means over the seeds: `lidar`, `rankme`, `alignment`, "
+        "`uniformity`, `alpha_req`, as an experiment's results have them; empty where not measured."
+    )
     tasks: dict[str, TaskPoint] = Field(description="Results by task name.")
     regime: Regime = Field(
         description="Less information than the peak's interval, inside it, or more, along the axis's order (over I_NCE where it "
@@ -162,12 +173,30 @@ class Verdict(Part):
     sweet_spot: SweetSpot | None = Field(description="Null unless the shape is an inverted U.")
 
 
+class Predictor(Part):
+    """How well a measure predicts the order in which a task is done along the curve."""
+
+    rho: float = Field(
+        description="Spearman's rank correlation of the measure with how well the task is done, be that a larger accuracy or a "
+        "smaller error; the measure is taken as it is, so that -1 is perfect of one of which less is better."
+    )
+    p: float = Field(
+        description="Two-sided, were all orders as likely: exact up to 8 points, by Student's t beyond. Points are values of one "
+        "axis, which may be behind both."
+    )
+    points: int = Field(description="Values of the axis that have both.")
+
+
 class Curve(Part):
     """Mutual information against how well the tasks are done over a sweep, and what may be said of it."""
 
     axis: CurveAxis
     points: tuple[Point, ...] = Field(description="One for each value of the axis, in its order, measured yet or not.")
     verdicts: dict[str, Verdict] = Field(description="By task name, the first task first.")
+    predictors: dict[str, dict[str, Predictor | None]] = Field(
+        description="By task name, of each measure that was taken: `i_nce`, `task_information`, `nuisance` and those of "
+        "`quality`. Null with fewer than 4 points, or where all are equal."
+    )
 
 
 def trace(axis: spec.Axis, measurements: Sequence[Measurement]) -> Curve:
@@ -200,6 +229,9 @@ def trace(axis: spec.Axis, measurements: Sequence[Measurement]) -> Curve:
     values, inflated by sqrt(n / (n - 1)) and pooled, are resampled 2000 times onto the means; the 2.5 and 97.5 % quantiles of
     the maximum are widened to half-way to the value's neighbours, since a sweep resolves no finer.
 
+    *Predictors.* Spearman's rank correlation over the points, of means over the seeds, of each measure that needs no probe with
+    each task; equal values share their mean rank.
+
     Raises ValueError for a measurement that is not on the axis.
     """
     at_value: list[list[Measurement]] = [[] for _ in axis.values]
@@ -228,6 +260,7 @@ def trace(axis: spec.Axis, measurements: Sequence[Measurement]) -> Curve:
         ),
         points=tuple(points),
         verdicts=verdicts,
+        predictors={name: _predictors(name, points) for name in names},
     )
 
 
@@ -246,6 +279,7 @@ def _point(axis: spec.Axis, index: int, group: Sequence[Measurement]) -> Point:
         interval = (interval[0], min(interval[1], max(log_k, *informations)))
     names = dict.fromkeys(name for measurement in group for name in measurement.tasks)
     results = {name: _finite_results(group, name) for name in names}
+    qualities = {name: _mean(measurement.quality.get(name) for measurement in group) for name in QUALITIES}
     return Point(
         value=axis.values[index],
         label=axis.labels[index] if axis.labels else spec.in_words(axis.values[index]),
@@ -256,6 +290,7 @@ def _point(axis: spec.Axis, index: int, group: Sequence[Measurement]) -> Point:
         low=any(measurement.i_nce > measurement.log_k - 2.5 for measurement in finite),
         task_information=_mean(measurement.task_information for measurement in group),
         nuisance=_mean(measurement.nuisance for measurement in group),
+        quality={name: value for name, value in qualities.items() if value is not None},
         tasks={name: _task_point(found) for name, found in results.items() if found},
         regime="unknown",
         experiments=tuple(measurement.experiment for measurement in group),
@@ -594,3 +629,60 @@ def _peak_in_words(axis: spec.Axis, spot: SweetSpot, metric: str, along_informat
     sides = "" if along_information else "; I_NCE does not run along the axis, so neither side is named"
     peak = "least error" if metric in ERRORS else "peak"
     return f"the {peak} is at {name}{spot.label}{between}, {spot.i_nce:.2f} nats{sides}"
+
+
+# Predictors -----------------------------------------------------------------------------------------------------------
+
+
+def _predictors(name: str, points: Sequence[Point]) -> dict[str, Predictor | None]:
+    """Of each measure that any point with a result of the task has."""
+    done = [(point, point.tasks[name]) for point in points if name in point.tasks]
+    well = [-result.value if result.metric in ERRORS else result.value for _, result in done]
+    measures: dict[str, list[float | None]] = {
+        "i_nce": [point.i_nce for point, _ in done],
+        "task_information": [point.task_information for point, _ in done],
+        "nuisance": [point.nuisance for point, _ in done],
+    }
+    measures |= {quality: [point.quality.get(quality) for point, _ in done] for quality in QUALITIES}
+    predictors = {}
+    for measure, values in measures.items():
+        known = [(value, y) for value, y in zip(values, well, strict=True) if value is not None]
+        if known:
+            predictors[measure] = _spearman(*np.array(known).T)
+    return predictors
+
+
+def _spearman(x: Floats, y: Floats) -> Predictor | None:
+    """Rank correlation and its p; None with too few points, or where one of the two is the same at all of them."""
+    if len(x) < LEAST_POINTS:
+        return None
+    x, y = (_standardised(_ranks(values)) for values in (x, y))
+    if not (x.any() and y.any()):
+        return None
+    rho = float(np.clip(x @ y, -1, 1))
+    return Predictor(rho=rho, p=_p_of_rank_correlation(rho, x, y), points=len(x))
+
+
+def _p_of_rank_correlation(rho: float, x: Floats, y: Floats) -> float:
+    n = len(x)
+    if n <= MOST_PERMUTED:
+        return float((np.abs(y[_orders(n)] @ x) >= abs(rho) - 1e-9).mean())
+    t = abs(rho) * math.sqrt((n - 2) / max(1 - rho**2, 1e-12))
+    return max(float(2 * stdtr(n - 2, -t)), 2 / math.factorial(n))  # no order is rarer than the best and its reverse
+
+
+@cache
+def _orders(n: int) -> NDArray[np.int64]:
+    return np.array(list(permutations(range(n))))
+
+
+def _ranks(values: Floats) -> Floats:
+    """1 to n; equal values share the mean of their ranks."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray(counts.cumsum() - (counts - 1) / 2)[which]
+
+
+def _standardised(values: Floats) -> Floats:
+    """With mean 0 and length 1, or all 0."""
+    centred = values - values.mean()
+    return np.asarray(centred / (np.linalg.norm(centred) or 1))

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-StageName = Literal["data", "pretrain", "information", "tasks"]
+StageName = Literal["data", "pretrain", "information", "quality", "tasks", "estimate"]
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,11 @@
 """One experiment, top to bottom: data, pretraining, information, tasks. It yields events and does not know who listens."""
 
 import math
-import platform
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,21 +14,18 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.optim import AdamW
 
-from ml import datasets, encoders, methods, preview, tasks, views
+from ml import datasets, encoders, information, methods, preview, quality, tasks, views
 from ml.datasets import Data, Library, Split
 from ml.encoders import PixelEncoder, Standardise, Whiten
 from ml.events import Artifact, Checkpoint, Event, Metric, Progress, Result, Stage
+from ml.hardware import hardware
 from ml.methods import Method
-from ml.mi import Estimate, infonce
-from ml.spec import ColorSplit, Dataset, ExperimentSpec, Patches, Pretrain, resolve
+from ml.optimiser import adamw, learning_rate, set_rate
+from ml.spec import ColorSplit, Dataset, ExperimentSpec, Patches, resolve
 from ml.views import Views
-
-Number = TypeVar("Number", int, float)
 
 METRIC_POINTS = 50  # of each metric in a run
 STATISTICS_ITEMS = 10_000  # from which the encoder's standardisation is computed
-MOST_ROUNDS = 32  # over few held-out items: more would say little more of them
-PAIRS_MEASURED = 4096  # at least, and every held-out item at least three times
 
 
 class Diverged(RuntimeError):
@@ -64,8 +60,14 @@ def run(spec: ExperimentSpec, library: Library, device: torch.device, resume: Ch
 
     started = time.perf_counter()
     yield Stage("information")
-    estimate = yield from _measure_information(spec, data, training)
+    fresh, generator = partial(_untrained, spec, data, device), partial(_generator, spec, device=device)
+    mi, found = yield from information.measure(spec, data, method, fresh, generator, training.snapshot)
     timing["information"] = time.perf_counter() - started
+
+    started = time.perf_counter()
+    yield Stage("quality")
+    label_free = yield from quality.measure(spec, data, method, generator("quality"), training.snapshot)
+    timing["quality"] = time.perf_counter() - started
 
     started = time.perf_counter()
     yield Stage("tasks")
@@ -79,12 +81,12 @@ def run(spec: ExperimentSpec, library: Library, device: torch.device, resume: Ch
     timing["pairs_per_second"] = training.step * _batch_size(spec) / training.seconds
     yield Result(
         {
-            "mi": {"infonce": asdict(estimate)},
-            "information": None,
+            "mi": {name: asdict(estimate) for name, estimate in mi.items()},
+            "information": asdict(found),
             "tasks": scores,
-            "quality": None,
+            "quality": asdict(label_free),
             "timing": timing,
-            "hardware": _hardware(device),
+            "hardware": hardware(device),
             "data": {
                 "digest": data.digest,
                 "train": data.facts.train,
@@ -118,25 +120,39 @@ class Training:
 
 
 def _start(spec: ExperimentSpec, data: Data, device: torch.device) -> Training:
-    examples = views.make(spec.views, data.train.take(torch.arange(2, device=device)), _generator(spec, "examples", device))
+    examples = _examples(spec, data, device)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(_seed(spec, "weights"))
-        pixel_encoders = [
-            PixelEncoder(encoders.build(spec.encoder, view.shape[-3]), standardise, spec.pretrain.precision == "bfloat16")
-            for view, standardise in zip(examples, _standardisers(spec, data, device), strict=False)
-        ]
+        pixel_encoders = _pixel_encoders(spec, data, device)
         method = methods.build(spec.method, pixel_encoders, _widths(pixel_encoders, examples))
     # Channels last is faster in either precision, on a CPU too; torch's stubs forget that a module can be told.
     method = method.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    decayed = [parameter for parameter in method.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in method.parameters() if parameter.ndim <= 1]  # norms and biases
-    groups = [{"params": decayed, "weight_decay": spec.pretrain.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return Training(
         method=method,
-        optimiser=AdamW(groups, fused=True),
+        optimiser=adamw(method, spec.pretrain),
         generator=_generator(spec, "pretrain", device),
         order=torch.arange(data.facts.train, device=device),
     )
+
+
+def _untrained(spec: ExperimentSpec, data: Data, device: torch.device) -> list[PixelEncoder]:
+    """Encoders as pretraining began with, but of other weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(_seed(spec, "reference"))
+        return _pixel_encoders(spec, data, device)
+
+
+def _pixel_encoders(spec: ExperimentSpec, data: Data, device: torch.device) -> list[PixelEncoder]:
+    """One, or one for each view; their weights come from torch's global generator."""
+    return [
+        PixelEncoder(encoders.build(spec.encoder, view.shape[-3]), standardise, spec.pretrain.precision == "bfloat16")
+        for view, standardise in zip(_examples(spec, data, device), _standardisers(spec, data, device), strict=False)
+    ]
+
+
+def _examples(spec: ExperimentSpec, data: Data, device: torch.device) -> Views:
+    """Views of two items, for their shapes."""
+    return views.make(spec.views, data.train.take(torch.arange(2, device=device)), _generator(spec, "examples", device))
 
 
 def _widths(pixel_encoders: Sequence[PixelEncoder], examples: Views) -> list[int]:
@@ -234,8 +250,7 @@ def _pretrain(spec: ExperimentSpec, data: Data, training: Training) -> Iterator[
         v1, v2 = views.make(spec.views, data.train.take(chosen), training.generator)
         loss = method.loss(v1, v2)
         rate = learning_rate(spec.pretrain, training.step, steps)
-        for group in training.optimiser.param_groups:
-            group["lr"] = rate
+        set_rate(training.optimiser, rate)
         training.optimiser.zero_grad()
         loss.backward()
         training.optimiser.step()
@@ -245,45 +260,6 @@ def _pretrain(spec: ExperimentSpec, data: Data, training: Training) -> Iterator[
             yield Metric("loss", training.step, _finite(loss, training.step))
             yield Metric("learning_rate", training.step, rate)
         yield Progress("pretrain", training.step, steps, training.snapshot)
-
-
-def learning_rate(pretrain: Pretrain, step: int, steps: int) -> float:
-    """Linear from 0 to the peak in the warm-up's share of the steps, then half a cosine down to 0."""
-    peak, warmup = _required(pretrain.learning_rate), round(pretrain.warmup * steps)
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1))) / 2
-
-
-def _measure_information(spec: ExperimentSpec, data: Data, training: Training) -> Generator[Event, None, Estimate]:
-    """I_NCE on held-out items with fresh views; the temperature comes from held-out items of its own."""
-    generator = _generator(spec, "information", training.generator.device)
-    shuffled = torch.randperm(data.facts.test, generator=generator, device=generator.device)
-    calibration, evaluation = shuffled[: data.facts.calibration], shuffled[data.facts.calibration :]
-
-    def batches(items: Int64[Tensor, " N"], k: int) -> list[Int64[Tensor, " K"]]:
-        if isinstance(spec.views, Patches):  # K counts pairs, of which a photograph has many
-            pairs = torch.randint(len(items), (math.ceil(PAIRS_MEASURED / k), k), generator=generator, device=generator.device)
-            return list(items[pairs])
-        rounds = min(max(3, math.ceil(PAIRS_MEASURED / len(items))), MOST_ROUNDS)
-        k = min(k, len(items))
-        return [items[batch] for batch in infonce.candidate_batches(len(items), k, rounds, generator)]
-
-    def similarities(items: Int64[Tensor, " K"]) -> Float[Tensor, "K K"]:
-        with torch.no_grad():
-            v1, v2 = views.make(spec.views, data.test.take(items), generator)
-            return training.method.similarities(v1, v2)
-
-    k = _required(spec.mi.k)
-    calibrating, evaluating = batches(calibration, k), batches(evaluation, k)
-    temperature = infonce.fit_temperature(
-        [similarities(items) for items in calibrating], spec.method.temperature, len(calibration)
-    )
-    contributions = []
-    for step, items in enumerate(evaluating, start=1):
-        contributions.append(infonce.contributions(similarities(items) / temperature))
-        yield Progress("information", step, len(evaluating), training.snapshot)
-    return infonce.from_contributions(torch.cat(contributions), torch.cat(evaluating), k)
 
 
 def _evaluate_tasks(spec: ExperimentSpec, library: Library, training: Training) -> Generator[Event, None, dict[str, Any]]:
@@ -342,13 +318,8 @@ def _seed(spec: ExperimentSpec, purpose: str) -> int:
 
 
 def _batch_size(spec: ExperimentSpec) -> int:
-    return _required(spec.pretrain.batch_size)
-
-
-def _required(value: Number | None) -> Number:
-    if value is None:
-        raise ValueError("the spec is not resolved")
-    return value
+    assert spec.pretrain.batch_size is not None, "a resolved spec has it"
+    return spec.pretrain.batch_size
 
 
 def _finite(loss: Tensor, step: int) -> float:
@@ -356,21 +327,3 @@ def _finite(loss: Tensor, step: int) -> float:
     if not math.isfinite(value):
         raise Diverged(f"the loss is {value} after {step} steps; a lower learning rate or a higher temperature may help")
     return value
-
-
-def _hardware(device: torch.device) -> dict[str, Any]:
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "cpu": _cpu_name(),
-        "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
-    }
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())

@@ -13,7 +13,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Shapes in signatures are checked while testing; ml.spec and ml.curve are pydantic's, which reads annotations for itself.
 # The hook stays, because variants are imported when they are first looked up.
 install_import_hook(
-    ["ml.views", "ml.datasets", "ml.encoders", "ml.methods", "ml.mi", "ml.tasks", "ml.experiment", "ml.preview", "ml.tiles"],
+    [
+        "ml.views",
+        "ml.datasets",
+        "ml.encoders",
+        "ml.methods",
+        "ml.mi",
+        "ml.tasks",
+        "ml.quality",
+        "ml.supervised",
+        "ml.information",
+        "ml.experiment",
+        "ml.preview",
+        "ml.tiles",
+    ],
     "beartype.beartype",
 )
 

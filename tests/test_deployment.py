@@ -276,8 +276,9 @@ def test_the_spec_that_curl_sends_can_be_run(path: str) -> None:
     assert len(list(expand(SweepSpec.model_validate_json(match[1])))) == 16
 
 
-def test_the_curl_session_is_a_shell_script() -> None:
-    subprocess.run(["sh", "-n", ROOT / "examples/curl.sh"], check=True)
+@pytest.mark.parametrize("name", ["curl.sh", "estimate-mi.sh"])
+def test_the_curl_sessions_are_shell_scripts(name: str) -> None:
+    subprocess.run(["sh", "-n", ROOT / "examples" / name], check=True)
 
 
 def test_the_documents_name_every_setting_and_its_default() -> None:

@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.persistence import bell, datasets, leases
+from app.persistence import bell, datasets, leases, mi_estimates
 from app.persistence.database import open_session
 from app.settings import configure_logs, settings
 
@@ -29,6 +29,7 @@ def reconcile() -> None:
             session.commit()
             bell.ring("default", requeued)
             datasets.tidy(session)
+            mi_estimates.tidy(session)
             session.commit()
     except (SQLAlchemyError, OSError) as error:
         log.warning("could not reconcile", error=str(error).splitlines()[0])

@@ -32,8 +32,10 @@ from ml import experiment, preview
 from ml.datasets import DatasetInvalid, DatasetMissing, Library
 from ml.datasets.ingest import ingest
 from ml.events import Artifact, Checkpoint, Metric, Progress, Result, Stage
+from ml.mi import estimate
+from ml.mi.arrays import ArraysInvalid, load
 from ml.spec import Dataset as DatasetSpec
-from ml.spec import ExperimentSpec, SpecError
+from ml.spec import ExperimentSpec, MiEstimate, SpecError
 from workers import checkpoints
 from workers.process import EXIT_OUT_OF_MEMORY
 
@@ -121,6 +123,8 @@ def carry_out(claim: Claim, line: Line) -> None:
             _make_preview(claim)
         elif claim.kind == "dataset":
             _decode(claim, line)
+        elif claim.kind == "mi_estimate":
+            _estimate(claim, line)
         else:
             _run_experiment(claim, line)
     except Stop:
@@ -210,9 +214,12 @@ class Report:
     def _pace(self, stage: str, step: int, total: int) -> dict[str, Any]:
         began, first = self._stage_began
         if first is None:  # a resumed stage does not begin at 1, and the steps before are not ours
-            self._stage_began = (began, first := step - 1)
-        rate = (step - first) / max(time.monotonic() - began, 1e-6)
-        return {"stage": stage, "step": step, "total": total, "rate": round(rate, 3), "eta_s": round((total - step) / rate, 3)}
+            self._stage_began = (began, first := max(step - 1, 0))
+        progress = {"stage": stage, "step": step, "total": total, "rate": None, "eta_s": None}
+        if step > first:
+            rate = (step - first) / max(time.monotonic() - began, 1e-6)
+            progress |= {"rate": round(rate, 3), "eta_s": round((total - step) / rate, 3)}
+        return progress
 
     def _write(self) -> None:
         """A database that is away for a moment does not stop the training; the lease decides for how long."""
@@ -270,6 +277,23 @@ def _decode(claim: Claim, line: Line) -> None:
     bell.ring("default", woken)
 
 
+def _estimate(claim: Claim, line: Line) -> None:
+    """Estimate the information of two uploaded arrays."""
+    report = Report(claim)
+    report.begin("estimate")
+    try:
+        for event in estimate.run(MiEstimate.model_validate(claim.spec), *load(files.arrays(claim.id))):
+            line.say("alive")
+            report.tell(event)
+            if line.stopping:
+                raise Stop
+    except ArraysInvalid as error:  # the file's fault: this process is none the worse for it
+        reason = _describe(error)
+        _persist(lambda session: leases.fail(session, claim, reason))
+    else:
+        report.succeed()
+
+
 def _keep(folder: Path, checkpoint: Checkpoint) -> None:
     """A disk that refuses a checkpoint costs a resume at worst, not the training."""
     try:
@@ -293,7 +317,7 @@ def _persist(words: Any) -> None:
 
 
 def _describe(error: Exception) -> dict[str, Any]:
-    if isinstance(error, DatasetMissing | DatasetInvalid | experiment.Diverged):
+    if isinstance(error, DatasetMissing | DatasetInvalid | ArraysInvalid | experiment.Diverged):
         return {"code": "user", "message": str(error)}
     if isinstance(error, SpecError):
         return {"code": "invalid", "message": f"{error.pointer}: {error.message}"}

@@ -24,9 +24,10 @@ from workers import reconciler
 from workers.process import RunnerProcess
 
 TICK = 0.1  # seconds between looks at the runners
-LOOK = 0.5  # seconds between looks at the database: for a cancel, and for previews and uploads
+LOOK = 0.5  # seconds between looks at the database: for a cancel, and for what is done beside a training
 MOST_IDLE = 2  # runners that wait: the one that trains and the one that draws previews, when neither does
-WORK = {"experiment": "training", "preview": "drawing", "dataset": "decoding"}
+WORK = {"experiment": "training", "preview": "drawing", "dataset": "decoding", "mi_estimate": "estimating"}
+BESIDE = {"preview": leases.claim_preview, "dataset": leases.claim_dataset, "mi_estimate": leases.claim_mi_estimate}
 
 log = structlog.get_logger()
 
@@ -88,10 +89,7 @@ class Supervisor:
             with open_session() as session:
                 if "experiment" not in busy:
                     found.append(leases.claim_experiment(session, self.owner, "default", self.timers.lease))
-                if "preview" not in busy:
-                    found.append(leases.claim_preview(session, self.owner, self.timers.lease))
-                if "dataset" not in busy:
-                    found.append(leases.claim_dataset(session, self.owner, self.timers.lease))
+                found += [claim(session, self.owner, self.timers.lease) for kind, claim in BESIDE.items() if kind not in busy]
                 claimed = time.monotonic()
                 session.commit()
         except SQLAlchemyError as error:  # what was claimed in an unknown commit comes back when its lease ends

@@ -6,7 +6,6 @@ its hash meanwhile, so that none is removed that another upload has just begun t
 
 import hashlib
 import re
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +22,6 @@ from ml.spec import Dataset as DatasetSpec
 from ml.spec import DatasetFacts, ExperimentSpec, SpecError, resolve
 
 ID = re.compile(r"ds_[0-9a-f]{32}")
-ABANDONED = 86_400  # seconds after which nobody writes any more into what no upload owns
 
 
 def create(session: Session, name: str, layout: str | None, received: Path, sha256: str, size: int) -> Dataset:
@@ -32,7 +30,7 @@ def create(session: Session, name: str, layout: str | None, received: Path, sha2
     Raises OSError where it cannot be stored.
     """
     _lock(session, sha256)
-    files.keep(received, sha256)
+    files.keep(received, files.blob(sha256))
     dataset = Dataset(id=new_id("ds"), name=name, layout=layout, sha256=sha256, size=size, progress=IDLE)
     session.add(dataset)
     session.flush()
@@ -95,12 +93,12 @@ def tidy(session: Session) -> None:
     """Remove files that are of no use any more: of rejected uploads, and what a killed process left half received or decoded."""
     owned = {row.id: row for row in session.execute(select(Dataset.id, Dataset.state, Dataset.sha256))}
     for path in files.incoming().glob("*"):
-        if _abandoned(path):
+        if files.abandoned(path):
             path.unlink(missing_ok=True)
     for path in (*files.dataset_folder("").glob("ds_*"), *files.dataset_folder("").glob(".ds_*")):
         owner = owned.get(path.name.lstrip(".").partition(".")[0])
         half_made = path.name.startswith(".") and (owner is None or owner.state not in ACTIVE)
-        if (owner is None or half_made) and _abandoned(path):
+        if (owner is None or half_made) and files.abandoned(path):
             files.remove_folder(path)
     for path in files.prepared_uploads():
         if path.name.partition("-")[0] not in owned:
@@ -173,10 +171,3 @@ def _remove_unless_of_use(session: Session, sha256: str) -> None:
 def _lock(session: Session, sha256: str) -> None:
     number = int.from_bytes(hashlib.sha256(f"upload {sha256}".encode()).digest()[:8], signed=True)
     session.execute(select(func.pg_advisory_xact_lock(number)))
-
-
-def _abandoned(path: Path) -> bool:
-    try:
-        return time.time() - path.stat().st_mtime > ABANDONED
-    except FileNotFoundError:
-        return False

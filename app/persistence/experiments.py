@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.errors import Invalid, NotFound, StateConflict
 from app.ids import new_id
-from app.persistence import events
+from app.persistence import events, steering
 from app.persistence.datasets import Named, why
 from app.persistence.models import IDLE, TERMINAL, Artifact, Experiment, Metric, SweepMember
 from app.version import CODE_VERSION
@@ -125,16 +125,8 @@ def page(
 def cancel(session: Session, experiment_id: str) -> Experiment:
     """Cancel at once what is queued; ask the worker to stop what is running. Raises NotFound, StateConflict."""
     experiment = get(session, experiment_id, lock=True)
-    if experiment.state in TERMINAL:
-        raise StateConflict(f"{experiment_id} has {experiment.state} and cannot be cancelled", experiment.state)
-    if experiment.state == "queued":
-        now = session.scalar(select(func.clock_timestamp()))
-        experiment.state, experiment.finished_at = "cancelled", now
-        events.append(session, "cancelled", [(experiment, {})])
-    elif experiment.state == "running":
-        experiment.state = "cancelling"
-        events.append(session, "cancelling", [(experiment, {})])
-    session.flush()
+    if steering.cancel(session, experiment):
+        events.append(session, experiment.state, [(experiment, {})])
     return experiment
 
 

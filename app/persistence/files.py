@@ -1,9 +1,10 @@
 """Where files lie: those of an experiment in a folder an attempt, so that a late writer cannot touch another attempt's; an upload
-as it came, under its hash, and decoded, under its id."""
+as it came, under its hash, and decoded, under its id; the arrays of an estimate under its id."""
 
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from app.settings import settings
 
 FACTS = "facts.json"  # in the folder of a decoded upload
 LONGEST_LOG = 1_000_000  # bytes that `logs` answers, from the end
+ABANDONED = 86_400  # seconds after which nobody writes any more into what nobody owns
 
 
 def experiment_folder(experiment_id: str) -> Path:
@@ -68,9 +70,13 @@ def decoding_folder(dataset_id: str, attempt: int) -> Path:
     return settings().uploads_dir / f".{dataset_id}.a{attempt}" / dataset_id
 
 
-def keep(received: Path, sha256: str) -> None:
-    """Store an upload that has been received whole by its content. Raises OSError."""
-    path = blob(sha256)
+def arrays(estimate_id: str) -> Path:
+    """The npz of an estimate that is not finished."""
+    return settings().uploads_dir / "arrays" / f"{estimate_id}.npz"
+
+
+def keep(received: Path, path: Path) -> None:
+    """Store what has been received whole where it belongs. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     received.replace(path)
 
@@ -105,3 +111,11 @@ def share(dataset_id: str, with_id: str, facts: dict[str, Any]) -> None:
         put_in_place(made, with_id)
     finally:
         remove_folder(made.parent)
+
+
+def abandoned(path: Path) -> bool:
+    """Whether it is there, and so old that whoever made it does not live."""
+    try:
+        return time.time() - path.stat().st_mtime > ABANDONED
+    except FileNotFoundError:
+        return False

@@ -1,4 +1,4 @@
-"""How workers hold experiments, previews and uploads: claims, leases and fenced writes.
+"""How workers hold experiments, previews, uploads and estimates: claims, leases and fenced writes.
 
 The database is the truth and its clock the only one that leases know. Every write of a worker names (id, attempt, owner) and must
 meet exactly one row: none means that the lease is lost, and whoever held it has nothing more to say.
@@ -14,12 +14,14 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from app.persistence import experiments, previews
-from app.persistence.models import IDLE, LEASED, Artifact, Dataset, Event, Experiment, IdempotencyKey, Metric, Preview
+from app.persistence.models import IDLE, LEASED, Artifact, Dataset, Event, Experiment, IdempotencyKey, Metric, MiEstimate, Preview
 from app.version import CODE_VERSION
 
 MAX_FAILURES = 3
 PREVIEWS_KEPT = timedelta(days=1)
 KEYS_KEPT = timedelta(days=7)
+Row = type[Experiment] | type[Preview] | type[Dataset] | type[MiEstimate]
+KINDS: dict[str, Row] = {"experiment": Experiment, "preview": Preview, "dataset": Dataset, "mi_estimate": MiEstimate}
 
 
 class LeaseLost(Exception):
@@ -28,7 +30,7 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to work on one row, until its lease ends. `kind` is `experiment`, `preview` or `dataset`."""
+    """The right to work on one row, until its lease ends. `kind` is one of `KINDS`."""
 
     kind: str
     id: str
@@ -107,7 +109,8 @@ def report(
 
 
 def succeed(session: Session, claim: Claim, results: dict[str, Any], artifacts: Sequence[dict[str, Any]]) -> None:
-    """Finish with results: this attempt's files and numbers are the ones that show from now on, under the code that made them.
+    """Finish an experiment or an estimate with results, under the code that made them. Of an experiment this attempt's files and
+    numbers are the ones that show from now on.
 
     Raises LeaseLost also where a cancel came first.
     """
@@ -159,7 +162,7 @@ def confirm_cancelled(session: Session, claim: Claim) -> None:
 
 def claim_preview(session: Session, owner: str, lease: float) -> Claim | None:
     """Take the oldest queued preview."""
-    return _claim_oldest(session, Preview, "preview", owner, lease, Preview.waits_for.is_(None))
+    return _claim_oldest(session, "preview", owner, lease, Preview.waits_for.is_(None))
 
 
 def succeed_preview(session: Session, claim: Claim, png: bytes) -> None:
@@ -172,7 +175,7 @@ def succeed_preview(session: Session, claim: Claim, png: bytes) -> None:
 
 def claim_dataset(session: Session, owner: str, lease: float) -> Claim | None:
     """Take the oldest upload that is to be decoded."""
-    return _claim_oldest(session, Dataset, "dataset", owner, lease)
+    return _claim_oldest(session, "dataset", owner, lease)
 
 
 def succeed_dataset(session: Session, claim: Claim, facts: dict[str, Any]) -> int:
@@ -180,6 +183,14 @@ def succeed_dataset(session: Session, claim: Claim, facts: dict[str, Any]) -> in
     values = {"state": "succeeded", "facts": facts, "progress": IDLE, "error": null(), **_finished()}
     _write(session, claim, values, None, ("running",))
     return _settle(session, claim)
+
+
+# Estimates ------------------------------------------------------------------------------------------------------------
+
+
+def claim_mi_estimate(session: Session, owner: str, lease: float) -> Claim | None:
+    """Take the oldest queued estimate."""
+    return _claim_oldest(session, "mi_estimate", owner, lease)
 
 
 # Reconciling ----------------------------------------------------------------------------------------------------------
@@ -192,7 +203,7 @@ def reconcile(session: Session) -> int:
     """
     requeued = 0
     error = {"code": "lost", "message": "the worker was not heard of for the length of its lease"}
-    for model, kind in ((Experiment, "experiment"), (Preview, "preview"), (Dataset, "dataset")):
+    for kind, model in KINDS.items():
         expired = select(model).where(model.lease_owner.is_not(None), model.lease_expires_at < func.clock_timestamp())
         for row in session.scalars(expired.with_for_update(skip_locked=True)).all():
             claim = Claim(kind, row.id, row.attempt, str(row.lease_owner), row.spec)
@@ -209,9 +220,8 @@ def reconcile(session: Session) -> int:
     return requeued
 
 
-def _claim_oldest(
-    session: Session, model: type[Preview] | type[Dataset], kind: str, owner: str, lease: float, *conditions: ColumnElement[bool]
-) -> Claim | None:
+def _claim_oldest(session: Session, kind: str, owner: str, lease: float, *conditions: ColumnElement[bool]) -> Claim | None:
+    model = KINDS[kind]
     oldest = (
         select(model.id)
         .where(model.state == "queued", *conditions)
@@ -265,10 +275,8 @@ def _fence(claim: Claim) -> ColumnElement[bool]:
     return and_(model.id == claim.id, model.attempt == claim.attempt, model.lease_owner == claim.owner)
 
 
-def _model(claim: Claim) -> type[Experiment] | type[Preview] | type[Dataset]:
-    models: dict[str, type[Experiment] | type[Preview] | type[Dataset]]
-    models = {"experiment": Experiment, "preview": Preview, "dataset": Dataset}
-    return models[claim.kind]
+def _model(claim: Claim) -> Row:
+    return KINDS[claim.kind]
 
 
 def _from_now(seconds: float) -> ColumnElement[Any]:

@@ -222,6 +222,28 @@ class Dataset(Leased, Base):
         return {"name": self.name, "layout": self.layout, "sha256": self.sha256}
 
 
+class MiEstimate(Leased, Base):
+    """The mutual information of two uploaded arrays: what was asked, and what a worker found."""
+
+    __tablename__ = "mi_estimates"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    spec: Mapped[dict[str, Any]]
+    sha256: Mapped[str]
+    size: Mapped[int] = mapped_column(BigInteger)
+    results: Mapped[dict[str, Any] | None]
+    same_as: Mapped[str | None]
+    progress: Mapped[dict[str, Any]]
+
+    __table_args__ = (
+        *_leased_checks(ACTIVE + TERMINAL),
+        Index("ix_mi_estimates_claim", "created_at", postgresql_where=text("state = 'queued'")),
+        Index("ix_mi_estimates_lease", "lease_expires_at", postgresql_where=text("lease_owner IS NOT NULL")),
+        Index("ix_mi_estimates_sha256", "sha256", postgresql_where=text("state = 'succeeded'")),
+    )
+
+
 class IdempotencyKey(Base):
     """The first answer to a POST, replayed to the next one with the same key. Written in the transaction of what it created."""
 

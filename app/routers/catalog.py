@@ -65,14 +65,9 @@ def _datasets() -> Iterator[dict[str, Any]]:
 
 
 def _estimators() -> Iterator[dict[str, Any]]:
-    schema = spec.MutualInformation.model_json_schema()
-    yield {
-        "name": "infonce",
-        "kind": "lower",
-        "unit": "nats",
-        "description": "InfoNCE: log K - L_NCE on held-out items, a lower bound, at most log K. van den Oord et al. 2018.",
-        "schema": schema,
-    }
+    schema = spec.MiEstimate.model_json_schema()
+    for name, facts in spec.ESTIMATORS.items():
+        yield {"name": name, **facts.model_dump(), "unit": "nats", "schema": schema}
 
 
 def _presets() -> Iterator[dict[str, Any]]:

@@ -1,45 +1,20 @@
 """`/v1/datasets`: images of one's own. The API takes the file in and hashes it; a worker decodes it."""
 
-from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, BackgroundTasks, Depends, HTTPException, Path, Request, Response
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
+from fastapi import APIRouter, BackgroundTasks, Depends, Path, Request, Response
 
 from app import answers, schemas
 from app.dependencies import KeyHeader, Once, RingDep, SessionDep, SliceDep, WaitDep, once_for
-from app.persistence import datasets, files
+from app.persistence import datasets
 from app.persistence.database import open_session
 from app.persistence.models import TERMINAL
-from app.settings import settings
-from app.uploads import Form, Received
+from app.uploads import Received, documented, receiving
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 DatasetId = Annotated[str, Path(alias="id", pattern="^ds_[0-9a-f]{32}$", description="`ds_…`")]
-A_TIME = 2**20  # bytes that go to the disk together: a thread for each network packet would cost more than the writing
-FORM = schemas.UploadForm.model_json_schema()
-FORM["properties"] = {"file": {"type": "string", "format": "binary", "description": "A zip or an npz."}, **FORM["properties"]}
-BODY = {"required": True, "content": {"multipart/form-data": {"schema": {**FORM, "required": ["file"]}}}}
-
-
-async def _received(request: Request) -> AsyncIterator[Received]:
-    form = Form(request.headers.get("content-type", ""), files.incoming(), settings().largest_upload, schemas.UploadForm)
-    with form:
-        taken = bytearray()
-        try:
-            async for chunk in request.stream():
-                taken += chunk
-                if len(taken) >= A_TIME:
-                    await run_in_threadpool(form.write, bytes(taken))
-                    taken.clear()
-        except ClientDisconnect:
-            raise HTTPException(400, "the client broke off") from None
-        await run_in_threadpool(form.write, bytes(taken))
-        yield await run_in_threadpool(form.finish)
-
-
-ReceivedDep = Annotated[Received, Depends(_received)]
+ReceivedDep = Annotated[Received, Depends(receiving(schemas.UploadForm))]
+BODY = documented(schemas.UploadForm, "A zip or an npz.")
 
 
 def _once(
@@ -48,7 +23,7 @@ def _once(
     return once_for(request, response, session, idempotency_key, {"file": received.sha256, **received.fields})
 
 
-@router.post("", status_code=202, response_model=schemas.Upload, openapi_extra={"requestBody": BODY})
+@router.post("", status_code=202, response_model=schemas.Upload, openapi_extra=BODY)
 def upload_dataset(
     received: ReceivedDep, session: SessionDep, ring: RingDep, once: Annotated[Once, Depends(_once)], wait: WaitDep
 ) -> Any:
@@ -73,9 +48,7 @@ def upload_dataset(
 def list_datasets(session: SessionDep, page: SliceDep) -> Any:
     """Uploaded datasets, newest first; those that everybody has are in `GET /v1/catalog/datasets`."""
     rows = datasets.page(session, after=page.cursor, limit=page.limit + 1)
-    data = [answers.upload(row) for row in rows[: page.limit]]
-    more = len(rows) > page.limit
-    return {"data": data, "has_more": more, "next_cursor": data[-1].id if more else None}
+    return answers.page([answers.upload(row) for row in rows], page.limit)
 
 
 @router.get("/{id}", response_model=schemas.Upload)

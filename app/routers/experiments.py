@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -59,7 +59,7 @@ def list_experiments(
     """Experiments, newest first."""
     filters = {"state": state, "sweep": sweep, "tag": tag, "created_after": created_after, "q": q}
     rows = experiments.page(session, after=page.cursor, limit=page.limit + 1, **filters)
-    return _page([answers.experiment(row) for row in rows], page.limit)
+    return answers.page([answers.experiment(row) for row in rows], page.limit)
 
 
 @router.get("/{id}", response_model=schemas.Experiment)
@@ -222,11 +222,6 @@ def _queued(row: Any, session: SessionDep, ring: RingDep, once: OnceDep, wait: W
     wait.until(lambda fresh: experiments.get(fresh, answer.id).state in TERMINAL)
     session.expire_all()
     return answers.experiment(experiments.get(session, answer.id))
-
-
-def _page(data: Sequence[Any], limit: int) -> dict[str, Any]:
-    more = len(data) > limit
-    return {"data": data[:limit], "has_more": more, "next_cursor": data[limit - 1].id if more else None}
 
 
 def _file(session: SessionDep, experiment_id: str, name: str) -> Response:

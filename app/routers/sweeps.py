@@ -203,10 +203,25 @@ def _measurements(members: Sequence[Member]) -> list[curve.Measurement]:
             log_k=member.experiment.results["mi"]["infonce"]["log_k"],
             saturated=member.experiment.results["mi"]["infonce"]["saturated"],
             tasks=_task_results(member),
+            task_information=_part(member, "task"),
+            nuisance=_part(member, "nuisance"),
+            quality=_quality(member),
         )
         for member in members
         if member.experiment.state in TERMINAL and member.experiment.results
     ]
+
+
+def _part(member: Member, name: str) -> float | None:
+    """Of the information, in nats; None where it was not split."""
+    found = (member.experiment.results or {}).get("information") or {}
+    return found[name]["value"] if found.get(name) else None
+
+
+def _quality(member: Member) -> dict[str, float]:
+    """What is known of it: nothing where it was not measured."""
+    found = (member.experiment.results or {}).get("quality") or {}
+    return {name: found[name] for name in curve.QUALITIES if found.get(name) is not None}
 
 
 def _task_results(member: Member) -> dict[str, curve.TaskResult]:

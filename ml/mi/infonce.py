@@ -8,11 +8,10 @@ import math
 from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Float, Int64
-from scipy.optimize import minimize_scalar
+from jaxtyping import Float, Float64, Int64
 from torch import Generator, Tensor
 
-from ml.mi import Estimate
+from ml.mi import Estimate, temperature
 
 
 def info_nce(
@@ -27,19 +26,26 @@ def info_nce(
 
 def from_contributions(contributions: Float[Tensor, " P"], items: Int64[Tensor, " P"], k: int) -> Estimate:
     """The estimate from what each pair contributed; the pairs of one item are averaged, and items count equally."""
-    log_k = math.log(k)
+    return from_items(by_item(contributions, items), math.log(k))
+
+
+def by_item(contributions: Float[Tensor, " P"], items: Int64[Tensor, " P"]) -> Float64[Tensor, " N"]:
+    """What the pairs of each item contributed on average, items in their order."""
     _, which = items.unique(return_inverse=True)
-    pairs = torch.bincount(which)
-    means = torch.bincount(which, weights=contributions.double()) / pairs
+    return torch.bincount(which, weights=contributions.double()) / torch.bincount(which)
+
+
+def from_items(means: Float64[Tensor, " N"], ceiling: float) -> Estimate:
+    """The estimate from what each item contributed, judged by the log of the candidates that it was found among."""
     value = means.mean().item()
     return Estimate(
         value=value,
         stderr=(means.std() / math.sqrt(len(means))).item(),
-        log_k=log_k,
-        low=value > log_k - 2.5,
-        saturated=value > log_k - 1,
+        log_k=ceiling,
+        low=value > ceiling - 2.5,
+        saturated=value > ceiling - 1,
         kind="lower",
-        caution=_caution(value, log_k),
+        caution=_caution(value, ceiling),
     )
 
 
@@ -56,22 +62,16 @@ def contributions(scores: Float[Tensor, "K K"]) -> Float[Tensor, " K"]:
     return math.log(len(scores)) + positives - (scores.logsumexp(dim=0) + scores.logsumexp(dim=1)) / 2
 
 
-def fit_temperature(similarities: Sequence[Float[Tensor, "K K"]], trained_at: float, items: int) -> float:
-    """The temperature at which the bound is highest on calibration pairs; the only thing that is refitted after training.
+def fit_temperature(similarities: Sequence[Float[Tensor, "_ _"]], trained_at: float, items: int) -> float:
+    """The temperature at which the bound is highest on calibration pairs of so many items.
 
-    It is sought from 0.001 to 1000: at the upper end all candidates score alike and the bound reads 0. The pairs are of so many
-    `items`; a few of them are soon told apart without a mistake, and would have the critic surer than it may be of others. So
-    temperatures below the one of training bear the weight of one observation against them, log-normal with deviation 1, which is
-    nothing beside hundreds of items.
+    At the upper end of what is sought all candidates score alike and the bound reads 0.
     """
 
-    def loss(log_temperature: float) -> float:
-        batches = [contributions(batch.double() / math.exp(log_temperature)) for batch in similarities]
-        surer = max(math.log(trained_at) - log_temperature, 0)
-        return -torch.cat(batches).mean().item() + surer**2 / (2 * items)
+    def loss(fitted: float) -> float:
+        return -torch.cat([contributions(batch.double() / fitted) for batch in similarities]).mean().item()
 
-    fit = minimize_scalar(loss, bounds=(math.log(1e-3), math.log(1e3)), method="bounded", options={"xatol": 1e-3})
-    return math.exp(fit.x)
+    return temperature.fit(loss, trained_at, items)
 
 
 def candidate_batches(items: int, k: int, rounds: int, generator: Generator) -> Iterator[Int64[Tensor, " K"]]:

@@ -36,7 +36,12 @@ class Work:
             return said
 
     def succeed(
-        self, claim: Claim, i_nce: float = 2.64, accuracy: float = 0.86, artifacts: dict[str, bytes] | None = None
+        self,
+        claim: Claim,
+        i_nce: float = 2.64,
+        accuracy: float = 0.86,
+        artifacts: dict[str, bytes] | None = None,
+        labelled: bool = True,
     ) -> None:
         folder = files.attempt_folder(claim.id, claim.attempt)
         rows = []
@@ -45,7 +50,7 @@ class Work:
             Path(folder / name).write_bytes(content)
             kind = "image/png" if name.endswith(".png") else "application/octet-stream"
             rows.append({"name": name, "media_type": kind, "size": len(content), "sha256": sha256(content).hexdigest()})
-        self.write(lambda session: leases.succeed(session, claim, results(claim.spec, i_nce, accuracy), rows))
+        self.write(lambda session: leases.succeed(session, claim, results(claim.spec, i_nce, accuracy, labelled), rows))
 
     def finish_all(self, measure: Callable[[Json], tuple[float, float]]) -> list[str]:
         """Claim and finish whatever is queued; `measure` says (I_NCE, accuracy) of a spec."""
@@ -56,19 +61,57 @@ class Work:
         return done
 
 
-def results(spec: Json, i_nce: float, accuracy: float) -> Json:
-    """As `ml.experiment.run` ends."""
+def results(spec: Json, i_nce: float, accuracy: float, labelled: bool = True) -> Json:
+    """As `ml.experiment.run` ends; of what the views share a quarter is nuisance."""
     log_k = math.log(spec["mi"]["k"])
     estimate = {"value": i_nce, "stderr": 0.02, "log_k": log_k, "saturated": i_nce > log_k - 1, "low": False, "kind": "lower"}
     score = {"metric": "accuracy", "value": accuracy, "ci": [accuracy - 0.03, accuracy + 0.03], "chance": 0.1}
     return {
         "mi": {"infonce": estimate},
-        "information": None,
+        "information": information(estimate, labelled),
         "tasks": {task["name"]: score for task in spec["tasks"]},
-        "quality": None,
+        "quality": {
+            "lidar": 12.5,
+            "rankme": 20.0 * accuracy,
+            "alignment": 0.4,
+            "uniformity": -2.0,
+            "alpha_req": None,
+            "items": 719,
+            "views": 14,
+        },
         "timing": {"data": 0.1, "pretrain": 3.5, "information": 0.2, "tasks": 0.1, "pairs_per_second": 21942.857142857141},
         "hardware": {"device": "cpu", "cpu": "a processor", "threads": 1, "versions": {"torch": "2.13.0"}},
         "data": {"digest": "0" * 64, "train": 1078, "test": 719},
+    }
+
+
+def information(total: Json, labelled: bool) -> Json:
+    """As `ml.information.measure` ends, with classes or without."""
+    found = {"total": total, "items": 539}
+    if not labelled:
+        names = ("classes", "nuisance", "task", "probe", "missing", "target", "by_target")
+        return found | dict.fromkeys(names)
+
+    def estimate(value: float, kind: str = "lower") -> Json:
+        return {"value": value, "stderr": 0.03, "kind": kind}
+
+    views = {"v1": estimate(1.6), "v2": estimate(1.5)}
+    return found | {
+        "classes": 10,
+        "nuisance": estimate(0.25 * total["value"]) | {"log_k": 3.9},
+        "task": estimate(0.75 * total["value"], "neither"),
+        "probe": views | {"both": estimate(1.8), "entropy": 2.3, "fitted_on": 1078},
+        "missing": views
+        | {
+            "x": estimate(2.2),
+            "missing_v1": estimate(0.6, "neither"),
+            "missing_v2": estimate(0.7, "neither"),
+            "holds": False,
+            "accuracy": 0.97,
+            "steps": 50,
+        },
+        "target": "label",
+        "by_target": {},
     }
 
 

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from jsonschema import Draft202012Validator
 
 from app.settings import settings
+from ml import spec
 
 SORTS = ["views", "datasets", "methods", "encoders", "tasks", "estimators", "presets"]
 
@@ -75,6 +76,17 @@ def test_presets_resolve_on_datasets_that_are_there(api: TestClient) -> None:
         answer = api.post("/v1/sweeps?dry_run=true", json=sweep)
         missing = answer.status_code == 422 and "is not under" in answer.json()["detail"]
         assert answer.status_code == 200 or missing, answer.text
+
+
+def test_estimators_say_what_they_bound_and_their_schema_takes_them(api: TestClient) -> None:
+    found = {estimator["name"]: estimator for estimator in api.get("/v1/catalog/estimators").json()["data"]}
+    assert set(found) == set(spec.ESTIMATORS)
+    kinds = {name: found[name]["kind"] for name in ("infonce", "leave_one_out", "smile")}
+    assert kinds == {"infonce": "lower", "leave_one_out": "upper", "smile": "neither"}
+    for name, estimator in found.items():
+        assert estimator["unit"] == "nats" and estimator["validity"] and estimator["source"]
+        schema = Draft202012Validator(estimator["schema"])
+        assert schema.is_valid({"estimators": [name]}) and not schema.is_valid({"estimators": ["mine"]})
 
 
 def test_there_is_no_such_sort(api: TestClient) -> None:

@@ -181,10 +181,13 @@ def test_status_shows_a_sweep(sweetspot: Sweetspot, service: Service) -> None:
         "counts": {"queued": 1, "failed": 1, "total": 2},
         **times,
     }
+    lidar = {"rho": -0.857, "p": 0.0137, "points": 8}
     service.answer |= {"spec": {"axis": {"path": "views.sigma"}}, "experiments": [failed, queued]}
+    service.answer |= {"predictors": {"knn": {"i_nce": None, "lidar": lidar}}}  # as its curve has them
     done = sweetspot("status", "swp_1", "--url", service.url)
     assert done.status == 0
-    for word in ("swp_1", "noise", "views.sigma", "0.25", "no memory left", "exp_2", "1 queued, 1 failed, 2 total"):
+    words = ("swp_1", "noise", "views.sigma", "0.25", "no memory left", "exp_2", "1 queued, 1 failed, 2 total", "lidar", "-0.86")
+    for word in words:
         assert word in done.stdout
     assert json.loads(sweetspot("status", "swp_1", "--json", "--url", service.url).stdout) == service.answer
 

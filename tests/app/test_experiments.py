@@ -244,6 +244,8 @@ def test_from_queued_to_succeeded(api: TestClient, submit: Submit, work: Any) ->
     found = done["results"]
     assert set(found) >= {"mi", "information", "tasks", "quality", "timing", "hardware"}
     assert set(found["mi"]["infonce"]) >= {"value", "stderr", "log_k", "saturated", "kind"}
+    assert set(found["information"]) >= {"total", "nuisance", "task", "probe", "missing"}
+    assert set(found["information"]["probe"]) >= {"v1", "v2", "both"}
     assert found["tasks"]["classification"]["value"] == 0.86
     assert set(found["tasks"]["classification"]) == {"metric", "value", "ci", "chance", "per_class"}
     assert [(event["seq"], event["type"]) for event in get(api, f"{url}/events")["data"]] == [

@@ -13,7 +13,7 @@ import pytest
 
 from app.figure import figure, render, to_csv, views_picture
 from ml import spec
-from ml.curve import Curve, Measurement, TaskResult, trace
+from ml.curve import QUALITIES, Curve, Measurement, TaskResult, trace
 
 SIGMAS = (0, 0.1, 0.2, 0.4, 0.7, 1, 1.6, 2.5)
 ACCURACIES = (0.56, 0.73, 0.78, 0.83, 0.86, 0.84, 0.82, 0.75)
@@ -35,6 +35,7 @@ def measurements(values: int = 8, seeds: int = 3, start: int = 0) -> list[Measur
                 "classification": TaskResult(ACCURACIES[index] + 0.01 * (seed - 1), (ACCURACIES[index] - 0.03, 0.9)),
                 "knn": TaskResult(ACCURACIES[index] - 0.1 + 0.013 * (seed - 1)),
             },
+            quality={"lidar": 9 + index + 0.3 * seed, "uniformity": -2 - 0.1 * seed},
         )
         for index in range(start, start + values)
         for seed in range(seeds)
@@ -265,6 +266,7 @@ def test_the_csv_has_the_numbers_of_the_json_digit_for_digit() -> None:
             assert (row["i_nce"], row["i_nce_low"], row["i_nce_high"]) == (point["i_nce"] or "", low, high)
             assert (row["log_k"], row["regime"], row["label"]) == (point["log_k"] or "", point["regime"], point["label"])
             assert row["experiments"].split() == point["experiments"]
+            assert {name: row[name] for name in QUALITIES if row[name]} == point["quality"]
             for name, task in point["tasks"].items():
                 assert [row[name], row[f"{name}_low"], row[f"{name}_high"]] == [task["value"], *(task["ci"] or ("", ""))]
                 assert (row[f"{name}_seeds"], row[f"{name}_metric"]) == (str(task["seeds"]), task["metric"])

@@ -1,8 +1,10 @@
 """The OpenAPI document says what the API does: schemathesis calls every operation with what is valid and with what is not."""
 
+import io
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import schemathesis
 from fastapi.testclient import TestClient
@@ -42,7 +44,7 @@ def schema() -> Any:
 
 @pytest.fixture
 def ids(api: TestClient, work: Any, spec: Json, sweep_spec: Json) -> dict[str, str]:
-    """What there is to ask about: a finished experiment, a sweep that runs, a preview, and an upload."""
+    """What there is to ask about: a finished experiment, a sweep that runs, a preview, an upload, and an estimate."""
     experiment = api.post("/v1/experiments", json=spec).json()["id"]
     claim = work.claimed()
     work.write(lambda session: leases.report(session, claim, experiments.IDLE, [("loss", 1, 4.2)]))
@@ -51,7 +53,9 @@ def ids(api: TestClient, work: Any, spec: Json, sweep_spec: Json) -> dict[str, s
     work.succeed(work.claimed())
     preview = api.post("/v1/previews", json=spec, headers={"Prefer": "wait=0"}).json()["id"]
     dataset = api.post("/v1/datasets", files={"file": b"PK"}).json()["id"]
-    return {"experiments": experiment, "sweeps": sweep, "previews": preview, "datasets": dataset}
+    np.savez(arrays := io.BytesIO(), x=np.eye(64), y=np.eye(64))
+    estimate = api.post("/v1/mi-estimates", files={"file": arrays.getvalue()}).json()["id"]
+    return {"experiments": experiment, "sweeps": sweep, "previews": preview, "datasets": dataset, "mi-estimates": estimate}
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS, ids=[f"{method.upper()} {path}" for method, path in OPERATIONS])
@@ -151,6 +155,7 @@ def test_the_spec_is_typed_to_its_last_field(parent: str, field: str) -> None:
         ("Point", "i_nce", "nats"),
         ("MutualInformation", "estimators", "nats"),
         ("Classification", "labels", "items"),
+        ("Bracket", "lower", "nats"),
     ],
 )
 def test_units_are_named(model: str, field: str, unit: str) -> None:

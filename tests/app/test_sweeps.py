@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session
 
 from app.persistence import experiments, leases, sweeps
 from app.persistence.database import open_session
@@ -388,6 +390,48 @@ def test_the_curve_of_the_contract(api: TestClient, traced: Json) -> None:
     assert verdict["sweet_spot"]["value"] in (0.7, 1.0)
     regimes = [point["regime"] for point in curve["points"]]
     assert (regimes[0], regimes[4], regimes[7]) == ("excess_noise", "sweet_spot", "missing_information")
+
+
+def test_the_curve_shows_what_the_views_share_about_the_class_and_beside_it(api: TestClient, traced: Json) -> None:
+    points = get(api, traced, "/curve")["points"]
+    assert [point["nuisance"] for point in points] == pytest.approx([0.25 * nats for nats in NATS])
+    assert [point["task_information"] for point in points] == pytest.approx([0.75 * nats for nats in NATS])
+    rows = csv.DictReader(io.StringIO(api.get(f"/v1/sweeps/{traced['id']}/curve.csv").text))
+    assert [float(row["nuisance"]) for row in rows] == [point["nuisance"] for point in points]
+
+
+def test_the_curve_says_how_well_measures_predict_accuracy(api: TestClient, traced: Json) -> None:
+    curve = get(api, traced, "/curve")
+    assert [set(point["quality"]) for point in curve["points"]] == [{"lidar", "rankme", "alignment", "uniformity"}] * 8
+    predictors = curve["predictors"]["classification"]
+    assert predictors["rankme"] == {"rho": pytest.approx(1), "p": pytest.approx(2 / math.factorial(8)), "points": 8}
+    assert predictors["lidar"] is None  # the same at each point
+    assert predictors["nuisance"] == predictors["task_information"] == predictors["i_nce"]
+
+
+def test_the_curve_of_unlabelled_items_has_no_parts(
+    api: TestClient, post: Callable[[Json], Json], sweep_spec: Json, work: Any
+) -> None:
+    sweep = post(sweep_spec)
+    work.succeed(work.claimed(), labelled=False)
+    point = get(api, sweep, "/curve")["points"][0]
+    assert (point["i_nce"], point["nuisance"], point["task_information"]) == (2.64, None, None)
+
+
+def test_a_curve_of_results_without_quality_and_parts_has_none(
+    api: TestClient, post: Callable[[Json], Json], sweep_spec: Json, work: Any
+) -> None:
+    sweep = post(sweep_spec)
+    work.succeed(claim := work.claimed())
+
+    def forget(session: Session) -> None:
+        row = experiments.get(session, claim.id)
+        row.results = {**(row.results or {}), "quality": None, "information": None}
+
+    work.write(forget)
+    point = get(api, sweep, "/curve")["points"][0]
+    assert (point["i_nce"], point["quality"], point["nuisance"]) == (2.64, {}, None)
+    assert api.get(f"/v1/experiments/{claim.id}").json()["results"]["quality"] is None
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

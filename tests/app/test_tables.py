@@ -47,3 +47,64 @@ def test_a_sweep_names_its_values_in_words_or_by_its_labels() -> None:
 
     assert "digit + position" in of({"path": "views.shared", "values": SHARED, "labels": None})
     assert "both" in of({"path": "views.shared", "values": SHARED, "labels": ["one", "both"]})
+
+
+def test_an_experiment_shows_what_its_views_share_and_how_good_its_representation_is() -> None:
+    def estimate(value: float, kind: str = "lower", log_k: float | None = None, caution: str | None = None) -> dict[str, Any]:
+        return {"value": value, "stderr": 0.02, "kind": kind, "log_k": log_k, "saturated": False, "caution": caution}
+
+    missing = {"x": estimate(2.2), "missing_v1": estimate(0.6), "missing_v2": estimate(0.7), "holds": False}
+    about = {
+        "total": estimate(2.6),
+        "task": estimate(1.9, "neither"),
+        "nuisance": estimate(0.7),
+        "items": 539,
+        "probe": {"v1": estimate(1.6), "v2": estimate(1.5), "both": estimate(1.8), "entropy": 2.303},
+        "missing": missing,
+    }
+    place = about | {"task": estimate(0.123, "neither"), "missing": None}
+    quality = {"lidar": 12.3, "rankme": 20.1, "alignment": 0.4, "uniformity": -2.1, "alpha_req": None, "items": 719, "views": 14}
+    estimates = {
+        "infonce": estimate(2.6, log_k=6.24),
+        "nwj": estimate(2.7, caution="high variance"),
+        "smile": estimate(3, "neither"),
+    }
+    results = {
+        "mi": estimates,
+        "information": about | {"target": "digit", "by_target": {"background": place}},
+        "tasks": {"knn": {"metric": "accuracy", "value": 0.9, "ci": [0.88, 0.92], "chance": 0.1}},
+        "quality": quality,
+    }
+    times = dict.fromkeys(("created_at", "started_at", "finished_at"))
+    found = {"id": "exp_0", "name": "", "state": "succeeded", "progress": {"stage": None}, "attempt": 1, "error": None, **times}
+    shown = [" ".join(line.split()) for line in printed(tables.experiment(found | {"results": results})).splitlines()]
+    for line in (
+        "infonce 2.600 ± 0.020 nats, of at most log K = 6.24",
+        "nwj 2.700 ± 0.020 nats, a lower bound: high variance",
+        "smile 3.000 ± 0.020 nats",
+        "total 2.600 ± 0.020 nats shared by the views of 539 items with a digit",
+        "task 1.900 ± 0.020 nats of it about digit",
+        "task 0.123 ± 0.020 nats of it about background",
+        "nuisance 0.700 ± 0.020 nats of it beside digit",
+        "probe 1.600 ± 0.020 in v1, 1.500 ± 0.020 in v2, 1.800 ± 0.020 in both, of the 2.303 nats of digit",
+        "missing 0.600 ± 0.020 in v1, 0.700 ± 0.020 in v2, of the 2.200 nats that items tell of digit: the views lose some of it",
+        "lidar 12.300, dimensions that tell items apart; more is better",
+        "uniformity -2.100, log potential of strangers; less is better",
+    ):
+        assert line in shown
+    assert not any(line.startswith(("alpha_req", "items")) for line in shown)
+    unlabelled = dict.fromkeys(("target", "by_target", "task", "nuisance", "probe", "missing")) | {"total": estimate(2.6)}
+    for nothing in (unlabelled, None):
+        bare = printed(tables.experiment(found | {"results": results | {"information": nothing, "quality": None}}))
+        assert "0.900 [0.880, 0.920]" in bare and "total" not in bare and "lidar" not in bare
+
+
+def test_predictors_of_each_task_stand_beside_each_other() -> None:
+    lidar, i_nce = {"rho": 0.857, "p": 0.0137, "points": 8}, {"rho": -1.0, "p": 5e-05, "points": 8}
+    known = {"knn": {"i_nce": i_nce, "lidar": lidar}, "place": {"i_nce": None, "rankme": lidar}, "none": {"i_nce": None}}
+    shown = [line.split() for line in printed(tables.predictors({"predictors": known})).splitlines()]
+    assert ["predictor", "knn", "place"] in shown
+    assert ["i_nce", "-1.00,", "p", "=", "5e-05,", "8", "values", "-"] in shown
+    assert ["lidar", "+0.86,", "p", "=", "0.014,", "8", "values", "-"] in shown
+    assert ["rankme", "-", "+0.86,", "p", "=", "0.014,", "8", "values"] in shown
+    assert tables.predictors({"predictors": {"none": {"i_nce": None}}}).row_count == 0

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pytest
+from scipy.stats import permutation_test, spearmanr
 
 from ml import spec
-from ml.curve import Curve, Measurement, TaskResult, trace
+from ml.curve import Curve, Measurement, Predictor, TaskResult, trace
 
 # Measured on scikit-learn's digits: additive noise, 50 labels, K = 512, the sd over seeds .01 to .02.
 SIGMAS = (0, 0.1, 0.2, 0.4, 0.7, 1, 1.6, 2.5)
@@ -303,6 +304,101 @@ def test_each_task_of_a_sweep_has_its_own_sweet_spot() -> None:
     curve = trace(spec.Axis(path="views.sigma", values=SIGMAS), both)
     spots = {name: verdict.sweet_spot for name, verdict in curve.verdicts.items()}
     assert {name: spot and spot.value for name, spot in spots.items()} == {"digit": 0.7, "place": 0.4}
+
+
+# Predictors -----------------------------------------------------------------------------------------------------------
+
+
+def planted(
+    measures: Sequence[float], results: Sequence[float], metric: str = "accuracy", name: str = "lidar"
+) -> dict[str, Predictor | None]:
+    """What the curve says of a task with these results along with a measure without labels and an I_NCE of the same."""
+    axis = spec.Axis(path="views.sigma", values=tuple(range(len(measures))))
+    tasks = [{"knn": TaskResult(result, None, metric)} for result in results]
+    measured = [
+        Measurement(f"exp_{index}", index, 0, value, 0.1, LOG_K, False, tasks[index], quality={name: value})
+        for index, value in enumerate(measures)
+    ]
+    return trace(axis, measured).predictors["knn"]
+
+
+def test_a_measure_that_runs_with_a_task_predicts_it_perfectly_and_one_that_runs_against_it_too() -> None:
+    bent = [math.exp(rank) for rank in range(10)]
+    for predictor in (planted(bent, range(10))["lidar"], planted(bent, range(10))["i_nce"]):
+        assert predictor is not None
+        assert (predictor.rho, predictor.points) == (pytest.approx(1), 10)
+        assert predictor.p <= 2 / math.factorial(10) * 1.001
+    against = planted(bent[::-1], range(10))["lidar"]
+    assert against is not None
+    assert against.rho == pytest.approx(-1)
+
+
+def test_an_errors_sign_is_turned() -> None:
+    falling = planted(range(6), (9, 8, 6, 5, 3, 1), metric="pixels")["lidar"]
+    assert falling is not None
+    assert falling.rho == pytest.approx(1)
+
+
+@pytest.mark.parametrize("chance", range(5))
+@pytest.mark.parametrize("points", [5, 6, 9, 30])
+def test_rank_correlation_is_scipys_with_ties_and_without(points: int, chance: int) -> None:
+    draw = np.random.default_rng(chance)
+    x, y = draw.integers(0, (4, 1000)[chance % 2], points).astype(float), draw.integers(0, 6, points).astype(float)
+    x[:2], y[:2] = (0, 3), (1, 4)  # never all alike
+    found, truth = planted(x.tolist(), y.tolist())["lidar"], spearmanr(x, y)
+    assert found is not None
+    assert found.rho == pytest.approx(truth.statistic)
+    if points > 8:
+        assert found.p == pytest.approx(truth.pvalue)
+    else:
+        exact = permutation_test(
+            (x,), lambda x: abs(spearmanr(x, y).statistic), permutation_type="pairings", alternative="greater", n_resamples=np.inf
+        )
+        assert found.p == pytest.approx(exact.pvalue)
+
+
+def test_p_is_the_tables_where_points_are_few() -> None:
+    assert [planted(range(n), range(n))["lidar"].p for n in (4, 5, 6)] == pytest.approx([2 / 24, 2 / 120, 2 / 720])
+    swapped = planted((0, 1, 2, 4, 3), range(5))["lidar"]
+    assert swapped is not None
+    assert (swapped.rho, swapped.p) == pytest.approx((0.9, 10 / 120))
+
+
+def test_too_few_points_and_ties_alone_predict_nothing() -> None:
+    assert planted(range(3), range(3))["lidar"] is None
+    assert planted([0.5] * 6, range(6))["lidar"] is None
+    assert planted(range(6), [0.5] * 6)["lidar"] is None
+    broken = planted([0.0, 1.0, 2.0, math.nan], range(4))
+    assert broken["lidar"] is None and broken["i_nce"] is None
+
+
+def test_what_was_not_measured_is_no_predictor() -> None:
+    assert list(planted(range(5), range(5), name="rankme")) == ["i_nce", "rankme"]
+    axis = spec.Axis(path="views.sigma", values=SIGMAS)
+    predictors = trace(axis, [Measurement(**vars(each) | {"nuisance": each.i_nce / 2}) for each in simulate(ACCURACIES, NATS)])
+    assert list(predictors.predictors["classification"]) == ["i_nce", "nuisance"]
+    assert predictors.predictors["classification"]["nuisance"] == predictors.predictors["classification"]["i_nce"]
+
+
+def test_predictors_are_of_means_over_the_seeds() -> None:
+    def seed(index: int, seed: int, accuracy: float, quality: dict[str, float]) -> Measurement:
+        task = {"knn": TaskResult(accuracy)}
+        return Measurement(f"exp_{index}_{seed}", index, seed, index, 0.1, LOG_K, False, task, quality=quality)
+
+    measured = [
+        one
+        for index in range(5)
+        for one in (
+            seed(index, 0, index + 0.5, {"rankme": index + 9}),
+            seed(index, 1, index + 0.7, {"rankme": index - 9}),
+            seed(index, 2, index - 3, {}),
+        )
+    ]
+    curve = trace(spec.Axis(path="views.sigma", values=tuple(range(5))), measured)
+    assert [point.quality for point in curve.points] == [{"rankme": index} for index in range(5)]
+    predictor = curve.predictors["knn"]["rankme"]
+    assert predictor is not None
+    assert (predictor.rho, predictor.points) == (pytest.approx(1), 5)
 
 
 # Points ---------------------------------------------------------------------------------------------------------------

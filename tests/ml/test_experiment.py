@@ -98,9 +98,10 @@ def undisturbed() -> list[Event]:
 
 
 def test_the_events_tell_the_story_in_order(undisturbed: list[Event]) -> None:
-    assert [event.name for event in undisturbed if isinstance(event, Stage)] == ["data", "pretrain", "information", "tasks"]
+    stages = [event.name for event in undisturbed if isinstance(event, Stage)]
+    assert stages == ["data", "pretrain", "information", "quality", "tasks"]
     assert list(artifacts_of(undisturbed)) == ["preview.png", "encoder.safetensors"]
-    for stage in ("pretrain", "information", "tasks"):
+    for stage in ("pretrain", "information", "quality", "tasks"):
         progress = [(event.step, event.total) for event in undisturbed if isinstance(event, Progress) and event.stage == stage]
         assert progress == [(step, len(progress)) for step in range(1, len(progress) + 1)]
     assert sum(isinstance(event, Progress) and event.stage == "pretrain" for event in undisturbed) == 7
@@ -112,7 +113,9 @@ def test_the_results_are_the_contracts_and_fit_in_json(undisturbed: list[Event])
     assert {"value", "stderr", "log_k", "saturated", "kind"} <= set(results["mi"]["infonce"])
     assert set(results["tasks"]) == {"classification", "knn"}
     assert set(results["tasks"]["knn"]) == {"metric", "value", "ci", "chance", "per_class"}
-    assert set(results["timing"]) == {"data", "pretrain", "information", "tasks", "pairs_per_second"}
+    assert set(results["timing"]) == {"data", "pretrain", "information", "quality", "tasks", "pairs_per_second"}
+    assert set(results["quality"]) == {"lidar", "rankme", "alignment", "uniformity", "alpha_req", "items", "views"}
+    assert 1 < results["quality"]["lidar"] <= 64 and 1 < results["quality"]["rankme"] <= 64
     assert results["data"] == {"digest": load(DIGITS, LIBRARY, CPU).digest, "train": 1078, "test": 719, "transfer": {}}
     assert 0 < results["mi"]["infonce"]["value"] <= results["mi"]["infonce"]["log_k"] == math.log(128)
 
@@ -280,6 +283,7 @@ def test_every_family_trains_is_measured_and_resumes_to_the_same_numbers(kind: s
     encoders_kept = {"encoder_v1.safetensors", "encoder_v2.safetensors"} if asked.views.two_kinds else {"encoder.safetensors"}
     assert set(artifacts_of(whole)) == {"preview.png"} | encoders_kept
     assert set(results_of(whole)["tasks"]) == {task.name for task in asked.tasks} != set()
+    assert all(math.isfinite(number) for number in results_of(whole)["quality"].values())
 
 
 def test_a_transferred_task_is_learned_and_scored_on_its_own_dataset(arrays: Library) -> None:

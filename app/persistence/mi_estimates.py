@@ -1,0 +1,76 @@
+"""Estimates of two arrays' information as clients see and steer them. What workers write to them is in `leases`.
+
+The arrays lie under the estimate's id until it is finished; then nobody needs them any more.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app.errors import NotFound, StateConflict
+from app.ids import new_id
+from app.persistence import files, steering
+from app.persistence.models import IDLE, TERMINAL, MiEstimate
+from app.version import CODE_VERSION
+from ml import spec
+
+
+def create(session: Session, name: str, asked: spec.MiEstimate, received: Path, sha256: str, size: int) -> MiEstimate:
+    """Store a received file and queue its estimate; at once finished where the same was asked of the same file before.
+
+    Raises OSError where the file cannot be stored.
+    """
+    row = MiEstimate(id=new_id("mie"), name=name, spec=asked.model_dump(mode="json"), sha256=sha256, size=size, progress=IDLE)
+    same = select(MiEstimate).where(MiEstimate.sha256 == sha256, MiEstimate.state == "succeeded", MiEstimate.spec == row.spec)
+    same = same.where(MiEstimate.results["code"].astext == CODE_VERSION).order_by(MiEstimate.id).limit(1)
+    session.add(row)
+    session.flush()
+    twin = session.scalar(same)
+    if twin is None:
+        files.keep(received, files.arrays(row.id))
+    else:
+        now = session.scalar(select(func.clock_timestamp()))
+        row.state, row.finished_at, row.results, row.same_as = "succeeded", now, twin.results, twin.id
+        session.flush()
+    return row
+
+
+def get(session: Session, estimate_id: str, *, lock: bool = False) -> MiEstimate:
+    """The estimate, locked against changes if asked. Raises NotFound."""
+    row = session.get(MiEstimate, estimate_id, with_for_update=lock or None)
+    if row is None:
+        raise NotFound(f"there is no estimate {estimate_id!r}")
+    return row
+
+
+def page(session: Session, *, after: str | None, limit: int) -> Sequence[MiEstimate]:
+    """Newest first, by keyset."""
+    query = select(MiEstimate).order_by(MiEstimate.id.desc()).limit(limit)
+    return session.scalars(query if after is None else query.where(MiEstimate.id < after)).all()
+
+
+def cancel(session: Session, estimate_id: str) -> None:
+    """Cancel at once what is queued; ask the worker to stop what is running. Raises NotFound, StateConflict."""
+    steering.cancel(session, get(session, estimate_id, lock=True))
+
+
+def delete(session: Session, estimate_id: str) -> None:
+    """Forget a finished estimate. Raises NotFound, StateConflict while it still works."""
+    row = get(session, estimate_id, lock=True)
+    if row.state not in TERMINAL:
+        raise StateConflict(f"{estimate_id} is {row.state}; cancel it before deleting it", row.state)
+    session.delete(row)
+    session.flush()
+
+
+def tidy(session: Session) -> None:
+    """Remove the arrays of finished estimates, and those that a killed process left without one."""
+    paths = {path.stem: path for path in files.arrays("").parent.glob("*.npz")}
+    rows = session.execute(select(MiEstimate.id, MiEstimate.state).where(MiEstimate.id.in_(paths)))
+    states = {row.id: row.state for row in rows}
+    for estimate_id, path in paths.items():
+        state = states.get(estimate_id)
+        if state in TERMINAL or (state is None and files.abandoned(path)):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,106 @@
+"""A learned density of y given x, and whether held-out pairs bear it out."""
+
+import math
+
+import torch
+from jaxtyping import Float, Float64
+from scipy.special import ndtri
+from scipy.stats import kstest, normaltest
+from torch import Tensor, nn
+
+from ml.mi.cca import Canonical
+from ml.mi.critics import silent
+
+WIDTH = 128
+LEAST_LOG_DEVIATION = -6.0  # what repeats itself exactly has no density
+LEVEL = 0.01  # of the test of residuals, over all of them together
+
+
+class Conditional(nn.Module):
+    """q(v|u): independent Gaussians whose means and deviations depend on u, in canonical coordinates.
+
+    It begins as the linear regression, which is right for Gaussians: mean rho_i u_i and variance 1 - rho_i^2.
+    """
+
+    correlations: Tensor
+
+    def __init__(self, canonical: Canonical, rank: int) -> None:
+        super().__init__()
+        inputs, outputs = canonical.x_weights.shape[1], canonical.y_weights.shape[1]
+        correlations = torch.zeros(outputs)
+        correlations[:rank] = canonical.correlations[:rank].float()
+        self.register_buffer("correlations", correlations)
+        self.network = nn.Sequential(
+            nn.Linear(inputs, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU(), silent(WIDTH, 2 * outputs)
+        )
+
+    def forward(self, u: Float[Tensor, "A r1"]) -> tuple[Float[Tensor, "A r2"], Float[Tensor, "A r2"]]:
+        """Means and log deviations of v."""
+        means, log_deviations = self.network(u).chunk(2, dim=1)
+        rank = min(u.shape[1], means.shape[1])
+        linear = nn.functional.pad(u[:, :rank], (0, means.shape[1] - rank)) * self.correlations
+        start = torch.log1p(-self.correlations.square()) / 2
+        return means + linear, (log_deviations + start).clamp(min=LEAST_LOG_DEVIATION)
+
+    def log_density(self, u: Float[Tensor, "B r1"], v: Float[Tensor, "B r2"]) -> Float[Tensor, " B"]:
+        """log q(v_i|u_i)."""
+        means, log_deviations = self(u)
+        densities: Tensor = _log_normal((v - means) / log_deviations.exp()).sum(dim=1) - log_deviations.sum(dim=1)
+        return densities
+
+    def log_densities(self, u: Float[Tensor, "A r1"], v: Float[Tensor, "B r2"]) -> Float64[Tensor, "A B"]:
+        """log q(v_j|u_i) in row i and column j."""
+        means, log_deviations = (part.double() for part in self(u))
+        v = v.double()
+        precisions = (-2 * log_deviations).exp()
+        squares = (means.square() * precisions).sum(dim=1)[:, None] - 2 * (means * precisions) @ v.T + precisions @ v.square().T
+        densities: Tensor = -squares / 2 - log_deviations.sum(dim=1)[:, None] - v.shape[1] * math.log(2 * math.pi) / 2
+        return densities
+
+    def residuals(self, u: Float[Tensor, "B r1"], v: Float[Tensor, "B r2"]) -> Float[Tensor, "B r2"]:
+        """Standard Gaussian and independent of u where the density is the true one."""
+        means, log_deviations = self(u)
+        residuals: Tensor = (v - means) / log_deviations.exp()
+        return residuals
+
+
+def log_standard_normal(v: Float[Tensor, "B r2"]) -> Float[Tensor, " B"]:
+    """log q(v) of canonical coordinates, whose mean is 0 and whose covariance is 1."""
+    return _log_normal(v).sum(dim=1)
+
+
+def borne_out(residuals: Float[Tensor, "N r2"], u: Float[Tensor, "N r1"], learned_from: int) -> bool:
+    """Whether held-out residuals look standard Gaussian and independent of u and of each other: no test rejects at LEVEL.
+
+    Of each coordinate Kolmogorov-Smirnov, and skewness with kurtosis (D'Agostino, Pearson 1973); correlations of residuals, their
+    squares and their length with u, its squares, its length and u times its length, and of residuals and squares with each other.
+    The errors of a model `learned_from` so many pairs widen what is allowed. All tests are one family: Bonferroni.
+    """
+    e, u = residuals.double(), u.double()
+    lengths = u.square().sum(dim=1, keepdim=True)
+    sides = (
+        torch.cat((e, e.square(), e.square().sum(dim=1, keepdim=True)), dim=1),
+        torch.cat((u, u.square(), lengths, u * lengths), dim=1),
+    )
+    correlations = torch.cat(
+        (
+            _correlations(*sides).flatten(),
+            _correlations(e, e).triu(1).flatten(),
+            _correlations(e.square(), e.square()).triu(1).flatten(),
+        )
+    )
+    tests = 2 * e.shape[1] + len(correlations)
+    allowed = -ndtri(LEVEL / tests / 2) * math.sqrt(1 / len(e) + 1 / learned_from)
+    if correlations.abs().max().item() > allowed:
+        return False
+    columns = e.T.numpy()
+    return all(min(kstest(column, "norm").pvalue, normaltest(column).pvalue) > LEVEL / tests for column in columns)
+
+
+def _correlations(a: Float64[Tensor, "N d1"], b: Float64[Tensor, "N d2"]) -> Float64[Tensor, "d1 d2"]:
+    a, b = ((part - part.mean(dim=0)) / part.std(dim=0).clamp(min=1e-12) for part in (a, b))
+    return a.T @ b / len(a)
+
+
+def _log_normal(standard: Float[Tensor, "B d"]) -> Float[Tensor, "B d"]:
+    return -(standard.square() + math.log(2 * math.pi)) / 2

@@ -1,0 +1,424 @@
+"""I(x; y) of two arrays by several estimators, each with its error, and what may be said of it."""
+
+import math
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from ml import spec
+from ml.events import Event, Progress, Result
+from ml.hardware import hardware
+from ml.mi import Estimate, cca, club, doe, dv, infonce, interpolated, ksg, leave_one_out, nwj, smile, tuba
+from ml.mi.arrays import ArraysInvalid, Pairs, prepare
+from ml.mi.conditional import Conditional, borne_out, log_standard_normal
+from ml.mi.strangers import exponentials
+from ml.mi.training import VALIDATION, Learned, Scores, calibration, critic_aim, density_aim, learn
+
+MOST_CANDIDATES = 2048
+MOST_CANDIDATES_OF_ALL_PAIRS = 512  # of the concatenated critic, which costs their square
+MOST_NEIGHBOURHOODS = 10_000  # of pairs among which KSG counts
+FEW_DIMENSIONS = 6  # together, in which KSG may be believed
+TOLERATED = 0.08  # nats, or this share of the value: what two estimators may differ by before it is said
+WITNESSES = ("ksg", "cca", "leave_one_out", "doe")  # that no critic has a part in: where one fails, so may all critics
+LEAST_EFFECTIVE = 0.02  # of the items, below which few of them carry the mean over strangers
+
+TRAINED_FOR = {  # which training each estimator is read from
+    "infonce": "infonce",
+    "nwj": "nwj",
+    "tuba": "tuba",
+    "interpolated": "interpolated",
+    "dv": "dv",
+    "js": "js",
+    "smile": "js",
+    "leave_one_out": "density",
+    "club": "density",
+    "doe": "density",
+}
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """Between which bounds the information lies, in nats, and whose bounds they are."""
+
+    lower: float
+    upper: float
+    lower_by: str
+    upper_by: str
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What was found of two arrays."""
+
+    mi: dict[str, Estimate]
+    bracket: Bracket | None
+    """Where there are a lower and an upper bound against which nothing speaks."""
+    verdict: str
+    """In one line."""
+    k: int
+    """Candidates, the positive included."""
+    pairs: int
+    dimensions: tuple[int, int]
+    """Of x and y, as they were measured."""
+    reduced: bool
+    """Whether these are principal components."""
+    dropped: dict[str, list[int]]
+    """Constant columns."""
+
+
+def run(asked: spec.MiEstimate, x: Tensor, y: Tensor) -> Iterator[Event]:
+    """Progress and at last a Result, ready for JSON. Raises ArraysInvalid."""
+    started = time.perf_counter()
+    found = yield from estimate(asked, x, y)
+    timing = {"seconds": time.perf_counter() - started}
+    yield Result({**asdict(found), "timing": timing, "hardware": hardware(torch.device("cpu"))})
+
+
+def estimate(asked: spec.MiEstimate, x: Tensor, y: Tensor) -> Generator[Progress, None, Estimates]:
+    """I(x; y) of N pairs [N, d1] and [N, d2] by the estimators that were asked for; row i of x belongs to row i of y.
+
+    Columns go to normal scores. Each of `repeats` trainings holds out another part of the pairs, on which alone it is read, so
+    that together they are read on all; a fifth of the rest says when to stop, and calibrates the scores. So a lower bound is one
+    also of what it was trained to be high on. The standard error is that over pairs, or over the trainings where that is larger.
+    Raises ArraysInvalid.
+    """
+    generator = torch.Generator().manual_seed(asked.seed)
+    pairs = prepare(x, y, generator)
+    folds = _folds(pairs.groups, asked.repeats, generator)
+    k = _candidates(asked, min(len(fold) for fold in folds))
+    if 0 in (pairs.x.shape[1], pairs.y.shape[1]):
+        return _nothing(asked, pairs, k)
+    trainings = list(dict.fromkeys(TRAINED_FOR[name] for name in asked.estimators if name in TRAINED_FOR))
+    total = len(trainings) * len(folds) + 1
+    readings: dict[str, Readings] = {name: Readings() for name in asked.estimators if name in TRAINED_FOR}
+    for turn, held_out in enumerate(folds):
+        fold = _fold(pairs, held_out, k, generator)
+        for which, training in enumerate(trainings):
+            at = turn * len(trainings) + which
+            yield Progress("estimate", at, total, snapshot=None)
+            steps = _read_density(fold, readings) if training == "density" else _read_critic(training, asked, fold, readings)
+            for _ in steps:
+                yield Progress("estimate", at, total, snapshot=None)
+    yield Progress("estimate", total - 1, total, snapshot=None)
+    mi: dict[str, Estimate] = {name: reading.estimate(name) for name, reading in readings.items()}
+    mi |= {name: _untrained(name, pairs, generator) for name in asked.estimators if name not in mi}
+    mi = _compared({name: mi[name] for name in asked.estimators}, pairs, generator)
+    yield Progress("estimate", total, total, snapshot=None)
+    bracket = _bracket(mi)
+    return Estimates(
+        mi=mi,
+        bracket=bracket,
+        verdict=_verdict(mi, bracket),
+        k=k,
+        pairs=len(pairs.x),
+        dimensions=(pairs.x.shape[1], pairs.y.shape[1]),
+        reduced=pairs.reduced,
+        dropped=pairs.dropped,
+    )
+
+
+# Training and reading ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """Pairs, and which of them are held out, validate and train."""
+
+    pairs: Pairs
+    held_out: Int64[Tensor, " H"]
+    validation: Int64[Tensor, " V"]
+    training: Int64[Tensor, " T"]
+    batches: list[Int64[Tensor, " K"]]
+    """Of held-out pairs that are each other's candidates."""
+    generator: torch.Generator
+
+
+class Readings:
+    """What an estimator read on each fold."""
+
+    def __init__(self) -> None:
+        self.contributions: list[Tensor] = []
+        self.items: list[Tensor] = []
+        self.values: list[float] = []
+        self.seen: list[float] = []
+        """On pairs it was trained on."""
+        self.cautions: list[str] = []
+        self.kind: Literal["lower", "upper", "neither"] | None = None
+        self.k = 0
+
+    def add(self, contributions: list[Tensor], batches: list[Tensor]) -> None:
+        """What the items of some batches contributed."""
+        self.k = len(batches[0])
+        self.contributions += contributions
+        self.items += batches
+        self.values.append(torch.cat(contributions).mean().item())
+
+    def estimate(self, name: str) -> Estimate:
+        """Over all folds; every item counts equally."""
+        found = infonce.from_contributions(torch.cat(self.contributions), torch.cat(self.items), self.k)
+        spread = torch.tensor(self.values, dtype=torch.float64).std().item() / math.sqrt(len(self.values))
+        stderr = max(found.stderr, spread)
+        gap = max(sum(self.seen) / len(self.seen) - found.value, 0.0) / 2 if self.seen else 0.0
+        cautions = list(dict.fromkeys(self.cautions))
+        if gap > max(TOLERATED, TOLERATED * found.value) and gap > 2 * stderr:
+            cautions.append(
+                f"low by about {gap:.2f} nats, as far as pairs that it was trained on tell: more pairs would raise it"
+            )
+        claimed = spec.ESTIMATORS[name].kind
+        if name != "infonce":
+            found = Estimate(found.value, stderr, self.kind or claimed)
+        if found.caution is not None:
+            cautions.insert(0, found.caution)
+        return replace(found, stderr=stderr, caution="; ".join(cautions) or None, repeats=tuple(self.values))
+
+
+def _read_critic(training: str, asked: spec.MiEstimate, fold: Fold, readings: dict[str, Readings]) -> Iterator[None]:
+    """Train a critic, and read every estimator that is read from it."""
+    pairs = fold.pairs
+    aim = critic_aim(training, asked.critic)
+    learned: Learned[Scores] = yield from learn(aim, pairs.x, pairs.y, fold.validation, fold.training, fold.generator)
+    scores = _scorer(learned, pairs)
+    most = MOST_CANDIDATES_OF_ALL_PAIRS if asked.critic == "concatenated" else MOST_CANDIDATES
+    assert learned.earlier is not None, "what learn returns has one"
+    validating = _scorer(learned.earlier, pairs)(fold.validation[:most])
+    read = _reader(training, validating, len(fold.validation))
+    both = torch.cat((fold.training, fold.validation))
+    seen = both[torch.randperm(len(both), generator=fold.generator)[: len(fold.batches[0])]]
+    found = [scores(batch) for batch in fold.batches]
+    for name, reading in readings.items():
+        if TRAINED_FOR[name] == training:
+            reading.add([read[name](*part) for part in found], fold.batches)
+            reading.seen.append(read[name](*scores(seen)).mean().item())
+            reading.cautions += _carried_by_few(name, read["relative"](*found[0]))
+
+
+def _scorer(learned: Learned[Scores], pairs: Pairs) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    def scores(items: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            found: tuple[Tensor, Tensor] = learned.network(*learned.inputs(pairs.x[items], pairs.y[items]))
+        return found
+
+    return scores
+
+
+def _reader(training: str, validating: tuple[Tensor, Tensor], items: int) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+    """How scores and log baselines are read, calibrated on validation pairs."""
+    if training == "infonce":
+        temperature = infonce.fit_temperature([validating[0]], 1.0, items)
+        return {"infonce": lambda scores, _: infonce.contributions(scores / temperature), "relative": lambda scores, _: scores}
+    with_baseline = training in ("tuba", "interpolated")
+    scale, shift = calibration(validating[0] - validating[1] if with_baseline else validating[0])
+
+    def relative(scores: Tensor, baseline: Tensor) -> Tensor:
+        return scale * (scores - baseline if with_baseline else scores).double() + shift
+
+    def none(scores: Tensor) -> Tensor:
+        return torch.zeros(len(scores), dtype=torch.float64)
+
+    return {
+        "nwj": lambda scores, baseline: nwj.contributions(1 + relative(scores, baseline)),
+        "js": lambda scores, baseline: nwj.contributions(1 + relative(scores, baseline)),
+        "tuba": lambda scores, baseline: tuba.contributions(relative(scores, baseline), none(scores)),
+        "interpolated": lambda scores, baseline: interpolated.contributions(relative(scores, baseline), none(scores)),
+        "dv": lambda scores, baseline: dv.contributions(relative(scores, baseline)),
+        "smile": lambda scores, _: smile.contributions(scores),
+        "relative": relative,
+    }
+
+
+def _carried_by_few(name: str, relative: Tensor) -> list[str]:
+    """A caution where the mean of exponentials over strangers rests on a few items. Kish 1965, effective sample size."""
+    if name in ("infonce", "smile"):
+        return []
+    weights = exponentials(relative)
+    shares = (weights.sum(dim=1) + weights.sum(dim=0)) / (2 * weights.sum()).clamp(min=1e-300)
+    effective = 1 / shares.square().sum().clamp(min=1e-300).item() / len(shares)
+    return ["a few pairs carry its mean over strangers, so that its standard error cannot be trusted"] * (
+        effective < LEAST_EFFECTIVE
+    )
+
+
+def _read_density(fold: Fold, readings: dict[str, Readings]) -> Iterator[None]:
+    """Learn the density of y given x, and read every estimator that is read from it."""
+    pairs = fold.pairs
+    learned: Learned[Conditional] = yield from learn(
+        density_aim(), pairs.x, pairs.y, fold.validation, fold.training, fold.generator
+    )
+    misfit = []
+    with torch.no_grad():
+        u, v = learned.inputs(pairs.x[fold.held_out], pairs.y[fold.held_out])
+        if not borne_out(learned.network.residuals(u, v), u, len(fold.training) + len(fold.validation)):
+            misfit = ["held-out residuals are not what the learned density of y given x says"]
+        found = [_by_density(learned, pairs.x[batch], pairs.y[batch]) for batch in fold.batches]
+    for name, reading in readings.items():
+        if TRAINED_FOR[name] != "density":
+            continue
+        reading.add([of_batch[name] for of_batch in found], fold.batches)
+        components = ["it is that of principal components, and of the arrays there may be more"] if pairs.reduced else []
+        reading.cautions += [f"no bound: {why}" for why in misfit + components] if name != "doe" else misfit
+        if name != "doe" and misfit + components:
+            reading.kind = "neither"
+        if name == "club":
+            reading.cautions.append("loose by nature: to be minimised rather than reported")
+
+
+def _by_density(learned: Learned[Conditional], x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    u, v = learned.inputs(x, y)
+    densities = learned.network.log_densities(u, v)
+    return {
+        "leave_one_out": leave_one_out.contributions(densities),
+        "club": club.contributions(densities),
+        "doe": doe.contributions(log_standard_normal(v), densities.diagonal()),
+    }
+
+
+def _untrained(name: str, pairs: Pairs, generator: torch.Generator) -> Estimate:
+    if name == "cca":
+        found = cca.cca(pairs.x, pairs.y)
+        full = cca.canonical(pairs.x, pairs.y)
+        u, v = full.of_x(pairs.x), full.of_y(pairs.y)
+        rho = torch.zeros(v.shape[1], dtype=torch.float64)
+        rho[: len(full.correlations)] = full.correlations
+        partner = torch.nn.functional.pad(u, (0, max(v.shape[1] - u.shape[1], 0)))[:, : v.shape[1]]
+        residuals = (v - rho * partner) / (1 - rho.square()).sqrt()
+        fits = borne_out(residuals.float(), u.float(), len(u))
+        return found if fits else replace(found, caution="blind to all but linear dependence of normal scores, and there is more")
+    some = slice(MOST_NEIGHBOURHOODS)  # prepared pairs lie in no order of theirs
+    found = ksg.ksg(pairs.x[some], pairs.y[some], generator)
+    dimensions = pairs.x.shape[1] + pairs.y.shape[1]
+    if dimensions <= FEW_DIMENSIONS:
+        return found
+    many = f"counts of neighbours read low in {dimensions} dimensions; {FEW_DIMENSIONS} together are few enough"
+    return replace(found, caution=many)
+
+
+# Splitting --------------------------------------------------------------------------------------------------------------
+
+
+def _folds(groups: Int64[Tensor, " N"], repeats: int, generator: torch.Generator) -> list[Int64[Tensor, " H"]]:
+    """Parts of the pairs, each to be held out once; copies of a pair stay together."""
+    count = int(groups.max()) + 1
+    part_of = torch.randperm(count, generator=generator) % repeats
+    return [(part_of[groups] == part).nonzero()[:, 0] for part in range(repeats)]
+
+
+def _fold(pairs: Pairs, held_out: Int64[Tensor, " H"], k: int, generator: torch.Generator) -> Fold:
+    others = torch.ones(len(pairs.x), dtype=torch.bool)
+    others[held_out] = False
+    rest = others.nonzero()[:, 0]
+    chance = torch.rand(int(pairs.groups.max()) + 1, generator=generator)[pairs.groups[rest]]  # copies stay together
+    order = rest[chance.argsort(stable=True)]
+    validating = max(round(VALIDATION * len(rest)), 2)
+    rounds = 1 if len(held_out) % k == 0 or len(held_out) < 2 * k else 3
+    batches = [held_out[batch] for batch in infonce.candidate_batches(len(held_out), k, rounds, generator)]
+    return Fold(pairs, held_out, order[:validating], order[validating:], batches, generator)
+
+
+def _candidates(asked: spec.MiEstimate, held_out: int) -> int:
+    """K: what was asked for, or held-out pairs in equal batches that are as large as may be. Raises ArraysInvalid."""
+    if asked.k is not None:
+        if asked.k > held_out:
+            raise ArraysInvalid(f"k is {asked.k}, but {held_out} pairs are held out at a time; 2 to {held_out} are accepted")
+        return asked.k
+    most = MOST_CANDIDATES_OF_ALL_PAIRS if asked.critic == "concatenated" else MOST_CANDIDATES
+    return held_out // math.ceil(held_out / most)
+
+
+# What may be said -------------------------------------------------------------------------------------------------------
+
+
+def _nothing(asked: spec.MiEstimate, pairs: Pairs, k: int) -> Estimates:
+    """What constants share."""
+    constant = "x" if pairs.x.shape[1] == 0 else "y"
+    mi: dict[str, Estimate] = {
+        name: Estimate(0.0, 0.0, spec.ESTIMATORS[name].kind, log_k=math.log(k) if name == "infonce" else None)
+        for name in asked.estimators
+    }
+    return Estimates(
+        mi=mi,
+        bracket=Bracket(0.0, 0.0, "constant", "constant"),
+        verdict=f"exactly 0 nats: {constant} is constant",
+        k=k,
+        pairs=len(pairs.x),
+        dimensions=(pairs.x.shape[1], pairs.y.shape[1]),
+        reduced=pairs.reduced,
+        dropped=pairs.dropped,
+    )
+
+
+def _compared(mi: dict[str, Estimate], pairs: Pairs, generator: torch.Generator) -> dict[str, Estimate]:
+    """Set the estimates beside what others read of these pairs: a bound that they contradict, or that none bears out, says so.
+
+    Beside those that were asked for, neighbours are counted where dimensions are few, and Gaussians fitted: it costs little.
+    """
+    others = dict(mi)
+    dimensions = pairs.x.shape[1] + pairs.y.shape[1]
+    for name in ("cca", "ksg"):
+        if name not in others and (name == "cca" or dimensions <= FEW_DIMENSIONS):
+            others[name] = _untrained(name, pairs, generator)
+    lower = max((found.value - 3 * found.stderr for found in mi.values() if found.kind == "lower"), default=-math.inf)
+    mi = {name: _beneath(found, lower) for name, found in mi.items()}
+    others |= mi
+    believed = {name: others[name] for name in WITNESSES if name in others and others[name].caution is None}
+    witnesses = {name: its for name, its in believed.items() if its.value + 3 * its.stderr >= lower}
+    borne_out = bool(witnesses) and not pairs.reduced  # components say nothing of the rest
+    return {name: _beside(found, witnesses, borne_out) if found.kind == "lower" else found for name, found in mi.items()}
+
+
+def _beneath(found: Estimate, lower: float) -> Estimate:
+    """An upper bound that is beneath a lower one is none."""
+    if found.kind != "upper" or found.value + 3 * found.stderr >= lower:
+        return found
+    return replace(
+        found, kind="neither", caution=_and(found.caution, f"no bound: a lower bound is above it, at {lower:.2f} nats")
+    )
+
+
+def _beside(found: Estimate, witnesses: dict[str, Estimate], borne_out: bool) -> Estimate:
+    """A lower bound beside estimates that no critic had a part in."""
+    for name, its in witnesses.items():
+        more = its.value - found.value
+        if more > max(TOLERATED, TOLERATED * its.value) and more > 2 * math.hypot(found.stderr, its.stderr):
+            return replace(found, caution=_and(found.caution, f"low: {name} reads {its.value:.2f} nats"))
+    return (
+        found if witnesses else replace(found, caution=_and(found.caution, "nothing bears it out from above: there may be more"))
+    )
+
+
+def _and(caution: str | None, more: str) -> str:
+    return more if caution is None else f"{caution}; {more}"
+
+
+def _bracket(mi: dict[str, Estimate]) -> Bracket | None:
+    lower = max((name for name in mi if mi[name].kind == "lower"), key=lambda name: mi[name].value, default=None)
+    upper = min(
+        (name for name in mi if mi[name].kind == "upper" and name != "club"), key=lambda name: mi[name].value, default=None
+    )
+    if lower is None or upper is None:
+        return None
+    ends = sorted((max(mi[lower].value, 0.0), max(mi[upper].value, 0.0)))  # noise may put one beyond the other
+    return Bracket(ends[0], ends[1], lower, upper)
+
+
+def _verdict(mi: dict[str, Estimate], bracket: Bracket | None) -> str:
+    """One line of words and numbers."""
+    bounds = {name: found for name, found in mi.items() if found.kind == "lower"}
+    trusted = {name: found for name, found in bounds.items() if found.caution is None}
+    if not bounds:
+        name, found = next(iter(mi.items()))
+        words = found.caution or "nothing speaks against it"
+        return f"{found.value:.2f} ± {found.stderr:.2f} nats by {name}, which bounds nothing; {words}"
+    name, best = max((trusted or bounds).items(), key=lambda item: item[1].value)
+    if best.value < 2 * best.stderr + 0.005 and name in trusted:
+        return f"no information found: {best.value:.2f} ± {best.stderr:.2f} nats"
+    ceiling = f"; the ceiling is {best.log_k:.1f}" if best.log_k is not None else ""
+    if not trusted:
+        return f"at least {best.value:.2f} nats (± {best.stderr:.2f}){ceiling}; {best.caution}"
+    if bracket is not None and bracket.upper - bracket.lower < max(0.5, bracket.lower / 4):
+        return f"between {bracket.lower:.2f} and {bracket.upper:.2f} nats (± {best.stderr:.2f}); trust it"
+    return f"at least {best.value:.2f} nats (± {best.stderr:.2f}){ceiling}; trust it"
