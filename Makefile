@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint bench reproduce lock
+.PHONY: help setup demo test lint bench bench-mi reproduce lock
 
 VENV := .venv
 READY := $(VENV)/.ready
@@ -26,7 +26,7 @@ endif
 endif
 
 help: ## List the targets.
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 setup: $(READY) ## Make the virtual environment .venv with everything in it.
 
@@ -44,6 +44,9 @@ lint: $(READY) ## Check style, types, and who may import whom.
 
 bench: $(READY) ## Measure what the documentation says about speed.
 	$(BIN)/python -m benchmarks.run $(ARGS)
+
+bench-mi: $(READY) ## Set every estimator of mutual information beside what is known: half an hour, resumable.
+	$(BIN)/python -m benchmarks.mi $(ARGS)
 
 reproduce: $(READY) ## Trace the paper's curves on real data: hours, resumable; one family with reproduce-NAME.
 	$(BIN)/python -m benchmarks.reproduce $(ARGS)

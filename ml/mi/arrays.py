@@ -125,5 +125,7 @@ def _principal_components(array: Float64[Tensor, "N d"], generator: Generator) -
 def _groups(x: Float64[Tensor, "N d1"], y: Float64[Tensor, "N d2"]) -> Int64[Tensor, " N"]:
     rows = np.ascontiguousarray(torch.cat((x, y), dim=1).numpy() + 0.0)  # -0 is 0
     whole = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1])))[:, 0]
-    distinct, which = np.unique(whole, return_inverse=True)
-    return torch.from_numpy(which) if len(distinct) * MOST_COPIES >= len(rows) else torch.arange(len(rows))
+    _, first, which = np.unique(whole, return_index=True, return_inverse=True)
+    if len(first) * MOST_COPIES < len(rows):
+        return torch.arange(len(rows))
+    return torch.from_numpy(first.argsort().argsort()[which])  # in the order of their coming, whatever the unit

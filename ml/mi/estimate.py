@@ -364,10 +364,8 @@ def _compared(mi: dict[str, Estimate], pairs: Pairs, generator: torch.Generator)
     lower = max((found.value - 3 * found.stderr for found in mi.values() if found.kind == "lower"), default=-math.inf)
     mi = {name: _beneath(found, lower) for name, found in mi.items()}
     others |= mi
-    believed = {name: others[name] for name in WITNESSES if name in others and others[name].caution is None}
-    witnesses = {name: its for name, its in believed.items() if its.value + 3 * its.stderr >= lower}
-    borne_out = bool(witnesses) and not pairs.reduced  # components say nothing of the rest
-    return {name: _beside(found, witnesses, borne_out) if found.kind == "lower" else found for name, found in mi.items()}
+    witnesses = {name: others[name] for name in WITNESSES if name in others and others[name].caution is None}
+    return {name: _beside(found, witnesses, pairs.reduced) if found.kind == "lower" else found for name, found in mi.items()}
 
 
 def _beneath(found: Estimate, lower: float) -> Estimate:
@@ -379,15 +377,16 @@ def _beneath(found: Estimate, lower: float) -> Estimate:
     )
 
 
-def _beside(found: Estimate, witnesses: dict[str, Estimate], borne_out: bool) -> Estimate:
-    """A lower bound beside estimates that no critic had a part in."""
+def _beside(found: Estimate, witnesses: dict[str, Estimate], reduced: bool) -> Estimate:
+    """A lower bound beside estimates that no critic had a part in; those that read less do not bear it out from above."""
+    tolerated = max(TOLERATED, TOLERATED * found.value)
     for name, its in witnesses.items():
         more = its.value - found.value
         if more > max(TOLERATED, TOLERATED * its.value) and more > 2 * math.hypot(found.stderr, its.stderr):
             return replace(found, caution=_and(found.caution, f"low: {name} reads {its.value:.2f} nats"))
-    return (
-        found if witnesses else replace(found, caution=_and(found.caution, "nothing bears it out from above: there may be more"))
-    )
+    if not reduced and any(its.value > found.value - tolerated for its in witnesses.values()):
+        return found
+    return replace(found, caution=_and(found.caution, "nothing bears it out from above: there may be more"))
 
 
 def _and(caution: str | None, more: str) -> str:
@@ -401,7 +400,9 @@ def _bracket(mi: dict[str, Estimate]) -> Bracket | None:
     )
     if lower is None or upper is None:
         return None
-    ends = sorted((max(mi[lower].value, 0.0), max(mi[upper].value, 0.0)))  # noise may put one beyond the other
+    ends = sorted((max(mi[lower].value, 0.0), max(mi[upper].value, 0.0)))  # noise may put one beyond the other, but not far
+    if mi[lower].value - mi[upper].value > max(TOLERATED, TOLERATED * mi[lower].value):
+        return None
     return Bracket(ends[0], ends[1], lower, upper)
 
 

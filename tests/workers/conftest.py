@@ -22,9 +22,9 @@ TIMERS = {
     "SWEETSPOT_LEASE_SECONDS": "8",
     "SWEETSPOT_RECONCILE_SECONDS": "1",
     "SWEETSPOT_IDLE_LOOK_SECONDS": "2",
-    "SWEETSPOT_STALL_SECONDS": "12",
+    "SWEETSPOT_STALL_SECONDS": "30",
 }
-SOON = 60.0  # seconds within which what must happen has happened, on the slowest machine
+SOON = 120.0  # seconds within which what must happen has happened, on the slowest machine
 
 
 class WorkerProcess:

@@ -32,7 +32,7 @@ def test_an_experiment_succeeds_with_its_results_its_files_and_its_history(
     assert 0 <= experiment["results"]["tasks"]["classification"]["value"] <= 1
     base = f"/v1/experiments/{experiment['id']}"
     kinds = [event["type"] for event in events(experiment["id"])]
-    assert kinds == ["queued", "running", *["stage"] * 4, "succeeded"]
+    assert kinds == ["queued", "running", *["stage"] * 5, "succeeded"]
     losses = api.get(f"{base}/metrics?name=loss").json()["data"]
     assert [point["step"] for point in losses] == sorted(point["step"] for point in losses) != []
     files = {file["name"]: file for file in api.get(f"{base}/artifacts").json()["data"]}
