@@ -22,7 +22,8 @@ from ml.spec import Dataset, DatasetFacts, ExperimentSpec, SpecError, SweepSpec,
 # width the rates fall by these powers, which fit small_conv at 16 and 32 pixels and widths 16 to 64.
 REFERENCE_RATE = {"small_conv": 14_000.0, "resnet18": 60.0, "conv_lstm": 7_000.0}
 SIDE_POWER, WIDTH_POWER = 1.6, 1.3
-FIXED_SECONDS = 1.0  # for loading, the information and the tasks
+FIXED_SECONDS = 2.0  # for loading, the information, the quality and the tasks
+REFERENCE_SHARE = 1 / 8  # of the pretraining: what the supervised reference takes where items have classes
 HIGHEST_SEED = 2**31 - 1  # that a spec accepts
 WORKER_SILENCE = 60  # seconds after which a worker is not counted any more
 
@@ -84,8 +85,9 @@ def cost(session: Session, *specs: ExperimentSpec) -> Cost:
     total = 0.0
     for spec, pace in zip(specs, paces, strict=True):
         speed = rates[pace] or REFERENCE_RATE[spec.encoder.kind] * _smaller(spec)
-        steps = spec.pretrain.total_steps(datasets.facts(spec.dataset).train)
-        total += FIXED_SECONDS + steps * (spec.pretrain.batch_size or 256) / speed
+        facts = datasets.facts(spec.dataset)
+        pairs = spec.pretrain.total_steps(facts.train) * (spec.pretrain.batch_size or 256)
+        total += FIXED_SECONDS + pairs * (1 + REFERENCE_SHARE * any(facts.targets().values())) / speed
     return Cost(trainings=len(specs), seconds=float(f"{total:.3g}"), basis=basis)
 
 

@@ -318,8 +318,8 @@ def _labels(axis: Any) -> tuple[str, ...]:
 def _measurement(index: int, line: Json) -> Any:
     from ml import curve  # noqa: PLC0415
 
-    nats = line["results"]["mi"]["infonce"]
-    tasks = line["results"]["tasks"]
+    nats, tasks = line["results"]["mi"]["infonce"], line["results"]["tasks"]
+    parts, quality = line["results"]["information"] or {}, line["results"]["quality"] or {}
     return curve.Measurement(
         experiment=line["key"],
         index=index,
@@ -329,6 +329,9 @@ def _measurement(index: int, line: Json) -> Any:
         log_k=nats["log_k"],
         saturated=nats["saturated"],
         tasks={name: curve.TaskResult(found["value"], tuple(found["ci"]), found["metric"]) for name, found in tasks.items()},
+        task_information=parts["task"]["value"] if parts.get("task") else None,
+        nuisance=parts["nuisance"]["value"] if parts.get("nuisance") else None,
+        quality={name: quality[name] for name in curve.QUALITIES if quality.get(name) is not None},
     )
 
 

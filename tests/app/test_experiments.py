@@ -84,7 +84,7 @@ def test_the_cost_learns_from_finished_experiments(api: TestClient, spec: Json, 
     submit()
     work.succeed(work.claimed())  # at 21943 pairs per second
     assert "finished experiments" in cost()["basis"]
-    assert cost()["seconds"] == pytest.approx(6000 * 256 / 21942.857 + 1.5, rel=0.01)
+    assert cost()["seconds"] == pytest.approx(6000 * 256 / 21942.857 * 9 / 8 + 2, rel=0.01)
 
 
 # What is refused, each with its pointer and with what would be accepted
