@@ -23,6 +23,9 @@ def check(path: Path, asked: spec.MiEstimate) -> None:
         raise _refused(f"the file cannot be read as an npz, which np.savez(file, x=x, y=y) makes: {error}") from None
     if pairs != others:
         raise _refused(f"x has {pairs} rows and y has {others}; row i of one must belong to row i of the other")
+    if asked.k is not None and asked.critic == "concatenated" and asked.k > spec.MOST_CONCATENATED:
+        most = spec.MOST_CONCATENATED
+        raise Invalid.field("/k", f"K = {asked.k} candidates, of which the concatenated critic scores all pairs; 2 to {most}")
     held_out = min(pairs, spec.MOST_PAIRS) // asked.repeats
     if asked.k is not None and asked.k > held_out:
         raise Invalid.field(

@@ -188,7 +188,10 @@ def estimate_mi(
         str | None, typer.Option(help="Names with commas between.", show_default="infonce,leave_one_out,cca")
     ] = None,
     critic: Annotated[str | None, typer.Option(help="separable, bilinear or concatenated.", show_default="separable")] = None,
-    k: Annotated[int | None, typer.Option("-k", "--k", help="Candidates: the ceiling is log K.", show_default="all")] = None,
+    k: Annotated[
+        int | None,
+        typer.Option("-k", "--k", help="Candidates: the ceiling is log K.", show_default="what is held out, 2048 at most"),
+    ] = None,
     repeats: Annotated[int | None, typer.Option(help="Trainings, each read on pairs of its own.", show_default="3")] = None,
     seed: Annotated[int | None, typer.Option(help="Of every chance.", show_default="0")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As the API has it.")] = False,

@@ -410,7 +410,7 @@ class MiResults(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     mi: dict[str, Estimate] = Field(description="I(x; y) by estimator.")
-    bracket: Bracket | None = Field(description="Null unless there are a lower and an upper bound.")
+    bracket: Bracket | None = Field(description="Null unless there are a lower and an upper bound against which nothing speaks.")
     verdict: str = Field(description="What may be said of it, in one line.")
     k: int = Field(description="Candidates, the positive included.")
     pairs: int = Field(description="Pairs that were measured.")

@@ -316,8 +316,9 @@ def _by_others(
             embedded.append(method.embeddings(*views.make(asked.views, data.test.take(chunk), chances)))
         yield None
     z1, z2 = (torch.cat(view).cpu() for view in zip(*embedded, strict=True))
+    of_photographs = items.cpu() if isinstance(asked.views, spec.Patches) else None  # their patches are alike
     seed = int(torch.randint(2**31 - 1, (), generator=chances, device=chances.device))
-    found = yield from estimate(spec.MiEstimate(estimators=names, critic=asked.mi.critic, seed=seed), z1, z2)
+    found = yield from estimate(spec.MiEstimate(estimators=names, critic=asked.mi.critic, seed=seed), z1, z2, of_photographs)
     return {name: _of_views(read) for name, read in found.mi.items()}
 
 

@@ -593,7 +593,7 @@ ESTIMATORS: dict[str, EstimatorFacts] = {
         kind="upper",
         description="The log density of y given x, less that of the mixture of the other items' conditionals.",
         validity="An upper bound where the conditional density is the true one; here it is learned, and `neither` unless "
-        "held-out residuals are what the learned one says.",
+        "held-out residuals are what the learned one says. Half of what the pairs it learned from read more is then added.",
         source="Poole et al. 2019, eq. 13",
     ),
     "club": EstimatorFacts(
@@ -651,6 +651,7 @@ class MutualInformation(Part):
 
 LEAST_PAIRS = 64  # of an estimate on arrays
 MOST_PAIRS = 50_000  # of which an estimate is made; of more a random choice serves
+MOST_CONCATENATED = 512  # candidates of the concatenated critic, which costs their square
 MOST_COLUMNS = 8192  # of an array
 MOST_NUMBERS = 150_000_000  # of an array, all of which are read at once: 1.2 GB
 
@@ -669,8 +670,8 @@ class MiEstimate(Part):
         None,
         ge=2,
         le=8192,
-        description="Candidates, the positive included: the ceiling of InfoNCE is log K. By default as many as are held out at a "
-        "time, 2048 at most.",
+        description="Candidates, the positive included: the ceiling of InfoNCE is log K. By default what is held out at a time "
+        "in equal batches of 2048 at most, of 512 with the concatenated critic, whose most that is.",
     )
     repeats: int = Field(
         3,
@@ -997,6 +998,13 @@ def _resolve_pretrain(
 
 
 def _resolve_candidates(spec: ExperimentSpec, facts: DatasetFacts) -> int:
+    others = [name for name in spec.mi.estimators if name != "infonce"]
+    if others and not isinstance(spec.views, Patches) and facts.test < LEAST_PAIRS:
+        raise SpecError(
+            "/mi/estimators",
+            f"{', '.join(others)} need at least {LEAST_PAIRS} held-out items, and {facts.name} has {facts.test}; infonce alone "
+            "is accepted",
+        )
     if isinstance(spec.views, Patches) and spec.mi.k is not None and spec.mi.k > MOST_DRAWN:
         raise SpecError("/mi/k", f"K = {spec.mi.k} candidates, but at most {MOST_DRAWN} pairs of patches are drawn at a time")
     if isinstance(spec.views, Patches):

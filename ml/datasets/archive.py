@@ -3,7 +3,7 @@
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,8 @@ class Header:
 class Archive:
     """An npz, closed by `with`. Raises DatasetInvalid, here and when it is read, where it is no npz of plain arrays."""
 
-    def __init__(self, path: Path, what: str = "") -> None:
-        """`what` is what messages call it; its path by default."""
+    def __init__(self, path: Path, what: str = "", only: Container[str] | None = None) -> None:
+        """`what` is what messages call it, its path by default; of its arrays `only` some are looked at, or all."""
         self.what = what or str(path)
         try:
             self._zip = zipfile.ZipFile(path)
@@ -43,7 +43,8 @@ class Archive:
             raise self._refused(error) from None
         try:
             names = [name for name in self._zip.namelist() if name.endswith(".npy")]
-            self.headers = {name.removesuffix(".npy"): self._header(name) for name in names}
+            keys = {name.removesuffix(".npy"): name for name in names}
+            self.headers = {key: self._header(name) for key, name in keys.items() if only is None or key in only}
         except UNREADABLE as error:
             self._zip.close()
             raise self._refused(error) from None

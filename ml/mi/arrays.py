@@ -13,7 +13,7 @@ from ml.datasets.archive import Archive
 from ml.datasets.raw import DatasetInvalid
 from ml.spec import LEAST_PAIRS, MOST_COLUMNS, MOST_PAIRS
 
-PAIRS_A_DIMENSION = 10  # at least, or an array is reduced to its principal components
+PAIRS_A_DIMENSION = 20  # at least, or an array is reduced to its principal components
 MOST_DIMENSIONS = 128
 MOST_COPIES = 10  # of a pair on average; with more the values are few, and repeated draws are no copies
 
@@ -29,7 +29,7 @@ class Pairs:
     x: Float64[Tensor, "N d1"]
     y: Float64[Tensor, "N d2"]
     groups: Int64[Tensor, " N"]
-    """Copies of one pair have one number, and may not stand on both sides of a split."""
+    """Pairs of one number, as copies of one, may not stand on both sides of a split."""
     reduced: bool
     """Whether principal components took the place of columns: then an upper bound is one for those alone."""
     dropped: dict[str, list[int]]
@@ -39,7 +39,10 @@ class Pairs:
 def load(path: Path) -> tuple[Tensor, Tensor]:
     """`x` and `y` of an npz, float64 [N, d1] and [N, d2]; nothing is unpickled. Raises ArraysInvalid."""
     try:
-        with Archive(path, "the file") as archive:
+        with (
+            path.open("rb"),
+            Archive(path, "the file", only=("x", "y")) as archive,
+        ):  # a file that is away is not the sender's fault
             for name in ("x", "y"):
                 if name not in archive.headers:
                     raise ArraysInvalid(f"the npz has no array {name!r}, but {sorted(archive.headers)}; it must have x and y")
@@ -50,16 +53,16 @@ def load(path: Path) -> tuple[Tensor, Tensor]:
             x, y = (torch.from_numpy(archive.whole(name).astype(np.float64)) for name in ("x", "y"))
     except DatasetInvalid as error:
         raise ArraysInvalid(str(error)) from None
-    return x.reshape(len(x), -1), y.reshape(len(y), -1)
+    return x, y
 
 
-def prepare(x: Tensor, y: Tensor, generator: Generator) -> Pairs:
-    """Check the arrays [N, d1] and [N, d2], and put their columns on one scale, which keeps their information.
+def prepare(x: Tensor, y: Tensor, generator: Generator, groups: Int64[Tensor, " N"] | None = None) -> Pairs:
+    """Check the arrays [N, d] or [N], and put their columns on one scale, which keeps their information.
 
     Each column goes to normal scores: its ranks through the quantiles of a Gaussian, ties sharing the mean of theirs. That is a
     rising map of every column, and so costs no information; it is made without a look at which x goes with which y (van der
-    Waerden 1952; as the Gaussian copula Liu, Lafferty, Wasserman 2009). Of more than MOST_PAIRS pairs a random choice serves.
-    Raises ArraysInvalid.
+    Waerden 1952; as the Gaussian copula Liu, Lafferty, Wasserman 2009). Where there are too many columns, principal components
+    take their place before. Of more than MOST_PAIRS pairs a random choice serves. Raises ArraysInvalid.
     """
     for name, array in (("x", x), ("y", y)):
         _check_shape(name, tuple(array.shape))
@@ -69,12 +72,14 @@ def prepare(x: Tensor, y: Tensor, generator: Generator) -> Pairs:
     if len(x) > MOST_PAIRS:
         chosen = torch.randperm(len(x), generator=generator)[:MOST_PAIRS]
         x, y = x[chosen], y[chosen]
-    x, y = x.double().cpu(), y.double().cpu()
+        groups = None if groups is None else groups[chosen]
+    x, y = (array.double().cpu().reshape(len(array), -1) for array in (x, y))
     dropped = {name: (array == array[0]).all(dim=0).nonzero()[:, 0].tolist() for name, array in (("x", x), ("y", y))}
-    scores = [_normal_scores(array[:, (array != array[0]).any(dim=0)]) for array in (x, y)]
-    of_x, of_y = (_principal_components(array, generator) for array in scores)
-    reduced = of_x.shape[1] < scores[0].shape[1] or of_y.shape[1] < scores[1].shape[1]
-    return Pairs(of_x, of_y, _groups(x, y), reduced, dropped)
+    varying = [array[:, (array != array[0]).any(dim=0)] for array in (x, y)]
+    fewer = [_principal_components(array, generator) for array in varying]
+    reduced = any(less.shape[1] < array.shape[1] for less, array in zip(fewer, varying, strict=True))
+    of_x, of_y = map(_normal_scores, fewer)
+    return Pairs(of_x, of_y, _groups(x, y) if groups is None else groups.unique(return_inverse=True)[1], reduced, dropped)
 
 
 def _check_shape(name: str, shape: tuple[int, ...]) -> None:
@@ -87,10 +92,10 @@ def _check_shape(name: str, shape: tuple[int, ...]) -> None:
 
 
 def _check_values(name: str, array: Tensor) -> None:
-    wrong = (~array.double().isfinite()).nonzero()
+    wrong = (~array.reshape(len(array), -1).double().isfinite()).nonzero()
     if len(wrong):
         row, column = wrong[0].tolist()
-        value = array[row, column].item()
+        value = array.reshape(len(array), -1)[row, column].item()
         raise ArraysInvalid(
             f"{name} is {value} in row {row}, column {column} ({len(wrong)} such values); finite numbers are accepted"
         )
@@ -106,11 +111,16 @@ def _normal_scores(array: Float64[Tensor, "N d"]) -> Float64[Tensor, "N d"]:
 
 
 def _principal_components(array: Float64[Tensor, "N d"], generator: Generator) -> Float64[Tensor, "N r"]:
-    """The array itself, or its first components where it has more dimensions than its pairs support. Halko et al. 2011."""
+    """The array itself, or the first components of its columns on one scale where it has more than its pairs support.
+
+    By random projections: Halko, Martinsson, Tropp 2011.
+    """
     most = min(MOST_DIMENSIONS, len(array) // PAIRS_A_DIMENSION)
     if array.shape[1] <= most:
         return array
-    centred = array - array.mean(dim=0)
+    centred = array / array.abs().amax(dim=0)  # whose squares neither overflow nor vanish
+    centred = centred - centred.mean(dim=0)
+    centred = centred / centred.square().mean(dim=0).sqrt().clamp(min=1e-150)
     sketch = torch.randn(array.shape[1], most + 8, dtype=torch.float64, generator=generator)
     found = centred @ sketch
     for _ in range(2):  # power iterations

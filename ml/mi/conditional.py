@@ -13,6 +13,7 @@ from ml.mi.critics import silent
 
 WIDTH = 128
 LEAST_LOG_DEVIATION = -6.0  # what repeats itself exactly has no density
+LEAST_TESTED = 20  # residuals, of which skewness and kurtosis say something
 LEVEL = 0.001  # of the test of residuals, over all of them together: it is made for each training, and some tails are not short
 
 
@@ -91,8 +92,8 @@ def borne_out(residuals: Float[Tensor, "N r2"], u: Float[Tensor, "N r1"], learne
     )
     tests = 2 * e.shape[1] + len(correlations)
     allowed = -ndtri(LEVEL / tests / 2) * math.sqrt(1 / len(e) + 1 / learned_from)
-    if correlations.abs().max().item() > allowed:
-        return False
+    if len(e) < LEAST_TESTED or allowed >= 1 or correlations.abs().max().item() > allowed:
+        return False  # also where there are too few to tell
     columns = e.T.numpy()
     return all(min(kstest(column, "norm").pvalue, normaltest(column).pvalue) > LEVEL / tests for column in columns)
 

@@ -20,11 +20,11 @@ from ml.mi.strangers import exponentials
 from ml.mi.training import VALIDATION, Learned, Scores, calibration, critic_aim, density_aim, learn
 
 MOST_CANDIDATES = 2048
-MOST_CANDIDATES_OF_ALL_PAIRS = 512  # of the concatenated critic, which costs their square
 MOST_NEIGHBOURHOODS = 10_000  # of pairs among which KSG counts
 FEW_DIMENSIONS = 6  # together, in which KSG may be believed
 TOLERATED = 0.08  # nats, or this share of the value: what two estimators may differ by before it is said
 WITNESSES = ("ksg", "cca", "leave_one_out", "doe")  # that no critic has a part in: where one fails, so may all critics
+LEAST_HELD_OUT = 4  # pairs at a time
 LEAST_EFFECTIVE = 0.02  # of the items, below which few of them carry the mean over strangers
 
 TRAINED_FOR = {  # which training each estimator is read from
@@ -79,23 +79,25 @@ def run(asked: spec.MiEstimate, x: Tensor, y: Tensor) -> Iterator[Event]:
     yield Result({**asdict(found), "timing": timing, "hardware": hardware(torch.device("cpu"))})
 
 
-def estimate(asked: spec.MiEstimate, x: Tensor, y: Tensor) -> Generator[Progress, None, Estimates]:
+def estimate(
+    asked: spec.MiEstimate, x: Tensor, y: Tensor, groups: Int64[Tensor, " N"] | None = None
+) -> Generator[Progress, None, Estimates]:
     """I(x; y) of N pairs [N, d1] and [N, d2] by the estimators that were asked for; row i of x belongs to row i of y.
 
     Columns go to normal scores. Each of `repeats` trainings holds out another part of the pairs, on which alone it is read, so
     that together they are read on all; a fifth of the rest says when to stop, and calibrates the scores. So a lower bound is one
     also of what it was trained to be high on. The standard error is that over pairs, or over the trainings where that is larger.
-    Raises ArraysInvalid.
+    Pairs of one of the `groups`, copies by default, are held out together, and err together. Raises ArraysInvalid.
     """
     generator = torch.Generator().manual_seed(asked.seed)
-    pairs = prepare(x, y, generator)
+    pairs = prepare(x, y, generator, groups)
     folds = _folds(pairs.groups, asked.repeats, generator)
     k = _candidates(asked, min(len(fold) for fold in folds))
     if 0 in (pairs.x.shape[1], pairs.y.shape[1]):
         return _nothing(asked, pairs, k)
     trainings = list(dict.fromkeys(TRAINED_FOR[name] for name in asked.estimators if name in TRAINED_FOR))
     total = len(trainings) * len(folds) + 1
-    readings: dict[str, Readings] = {name: Readings() for name in asked.estimators if name in TRAINED_FOR}
+    readings: dict[str, Readings] = {name: Readings(pairs.groups) for name in asked.estimators if name in TRAINED_FOR}
     for turn, held_out in enumerate(folds):
         fold = _fold(pairs, held_out, k, generator)
         for which, training in enumerate(trainings):
@@ -147,7 +149,8 @@ class Fold:
 class Readings:
     """What an estimator read on each fold."""
 
-    def __init__(self) -> None:
+    def __init__(self, groups: Int64[Tensor, " N"]) -> None:
+        self.groups = groups
         self.contributions: list[Tensor] = []
         self.items: list[Tensor] = []
         self.values: list[float] = []
@@ -170,20 +173,25 @@ class Readings:
         What is learned from few pairs is wrong by about half of what those pairs read more than others, as Akaike 1974 has it: a
         lower bound is low by so much, and says so where it is much, and as much is added to an upper bound.
         """
-        found = infonce.from_contributions(torch.cat(self.contributions), torch.cat(self.items), self.k)
+        contributions, items = torch.cat(self.contributions), torch.cat(self.items)
+        found = infonce.from_contributions(contributions, items, self.k)
+        away = infonce.by_item(contributions, items) - found.value
+        by_group = torch.bincount(self.groups[items.unique()], weights=away)
+        clustered = by_group.square().sum().sqrt().item() / len(away)
         spread = torch.tensor(self.values, dtype=torch.float64).std().item() / math.sqrt(len(self.values))
-        stderr = max(found.stderr, spread)
+        stderr = max(found.stderr, clustered, spread)
         gap = max(sum(self.seen) / len(self.seen) - found.value, 0.0) / 2 if self.seen else 0.0
         cautions = list(dict.fromkeys(self.cautions))
         claimed = spec.ESTIMATORS[name].kind
-        if claimed == "upper":
+        kind = self.kind or claimed
+        if kind == "upper":
             found = replace(found, value=found.value + gap)
-        elif gap > max(TOLERATED, TOLERATED * found.value) and gap > 2 * stderr:
+        elif claimed == "lower" and gap > max(TOLERATED, TOLERATED * found.value) and gap > 2 * stderr:
             cautions.append(
                 f"low by about {gap:.2f} nats, as far as pairs that it was trained on tell: more pairs would raise it"
             )
         if name != "infonce":
-            found = Estimate(found.value, stderr, self.kind or claimed)
+            found = Estimate(found.value, stderr, kind)
         if found.caution is not None:
             cautions.insert(0, found.caution)
         return replace(found, stderr=stderr, caution="; ".join(cautions) or None, repeats=tuple(self.values))
@@ -195,12 +203,15 @@ def _read_critic(training: str, asked: spec.MiEstimate, fold: Fold, readings: di
     aim = critic_aim(training, asked.critic)
     learned: Learned[Scores] = yield from learn(aim, pairs.x, pairs.y, fold.validation, fold.training, fold.generator)
     scores = _scorer(learned, pairs)
-    most = MOST_CANDIDATES_OF_ALL_PAIRS if asked.critic == "concatenated" else MOST_CANDIDATES
+    most = spec.MOST_CONCATENATED if asked.critic == "concatenated" else MOST_CANDIDATES
     assert learned.earlier is not None, "what learn returns has one"
     validating = _scorer(learned.earlier, pairs)(fold.validation[:most])
     read = _reader(training, validating, len(fold.validation))
     (seen, *_) = fold.trained_on()
-    found = [scores(batch) for batch in fold.batches]
+    found = []
+    for batch in fold.batches:
+        found.append(scores(batch))
+        yield
     for name, reading in readings.items():
         if TRAINED_FOR[name] == training:
             reading.add([read[name](*part) for part in found], fold.batches)
@@ -304,7 +315,7 @@ def _untrained(name: str, pairs: Pairs, generator: torch.Generator) -> Estimate:
         residuals = (v - rho * partner) / (1 - rho.square()).sqrt()
         fits = borne_out(residuals.float(), u.float(), len(u))
         return found if fits else replace(found, caution="blind to all but linear dependence of normal scores, and there is more")
-    some = slice(MOST_NEIGHBOURHOODS)  # prepared pairs lie in no order of theirs
+    some = torch.randperm(len(pairs.x), generator=generator)[:MOST_NEIGHBOURHOODS]
     found = ksg.ksg(pairs.x[some], pairs.y[some], generator)
     dimensions = pairs.x.shape[1] + pairs.y.shape[1]
     if dimensions <= FEW_DIMENSIONS:
@@ -317,31 +328,46 @@ def _untrained(name: str, pairs: Pairs, generator: torch.Generator) -> Estimate:
 
 
 def _folds(groups: Int64[Tensor, " N"], repeats: int, generator: torch.Generator) -> list[Int64[Tensor, " H"]]:
-    """Parts of the pairs, each to be held out once; copies of a pair stay together."""
+    """Parts of the pairs, each to be held out once; a group stays together."""
     count = int(groups.max()) + 1
     part_of = torch.randperm(count, generator=generator) % repeats
-    return [(part_of[groups] == part).nonzero()[:, 0] for part in range(repeats)]
+    folds = [(part_of[groups] == part).nonzero()[:, 0] for part in range(repeats)]
+    if min(map(len, folds)) < LEAST_HELD_OUT:
+        raise ArraysInvalid(
+            f"the pairs are copies of {count} distinct ones, too few to hold out {repeats} parts of them; more distinct pairs "
+            "are needed"
+        )
+    return folds
 
 
 def _fold(pairs: Pairs, held_out: Int64[Tensor, " H"], k: int, generator: torch.Generator) -> Fold:
     others = torch.ones(len(pairs.x), dtype=torch.bool)
     others[held_out] = False
     rest = others.nonzero()[:, 0]
-    chance = torch.rand(int(pairs.groups.max()) + 1, generator=generator)[pairs.groups[rest]]  # copies stay together
+    chance = torch.rand(int(pairs.groups.max()) + 1, generator=generator)[pairs.groups[rest]]
     order = rest[chance.argsort(stable=True)]
-    validating = max(round(VALIDATION * len(rest)), 2)
+    ends = pairs.groups[order].diff().nonzero()[:, 0] + 1  # a group is not cut
+    wanted = max(round(VALIDATION * len(rest)), 2)
+    cut = int(ends[(ends - wanted).abs().argmin()]) if len(ends) else 0
+    training, dimensions = len(order) - cut, pairs.x.shape[1] + pairs.y.shape[1]
+    if cut < 2 or training <= max(dimensions, 2):
+        raise ArraysInvalid(
+            f"too many of the pairs are copies of each other: {training} are left to learn {dimensions} dimensions from, and "
+            f"{cut} to say when to stop; more distinct pairs are needed"
+        )
     rounds = 1 if len(held_out) % k == 0 or len(held_out) < 2 * k else 3
     batches = [held_out[batch] for batch in infonce.candidate_batches(len(held_out), k, rounds, generator)]
-    return Fold(pairs, held_out, order[:validating], order[validating:], batches, generator)
+    return Fold(pairs, held_out, order[:cut], order[cut:], batches, generator)
 
 
 def _candidates(asked: spec.MiEstimate, held_out: int) -> int:
     """K: what was asked for, or held-out pairs in equal batches that are as large as may be. Raises ArraysInvalid."""
     if asked.k is not None:
-        if asked.k > held_out:
-            raise ArraysInvalid(f"k is {asked.k}, but {held_out} pairs are held out at a time; 2 to {held_out} are accepted")
+        accepted = min(held_out, spec.MOST_CONCATENATED) if asked.critic == "concatenated" else held_out
+        if asked.k > accepted:
+            raise ArraysInvalid(f"k is {asked.k}, but {held_out} pairs are held out at a time; 2 to {accepted} are accepted")
         return asked.k
-    most = MOST_CANDIDATES_OF_ALL_PAIRS if asked.critic == "concatenated" else MOST_CANDIDATES
+    most = spec.MOST_CONCATENATED if asked.critic == "concatenated" else MOST_CANDIDATES
     return held_out // math.ceil(held_out / most)
 
 
@@ -357,7 +383,7 @@ def _nothing(asked: spec.MiEstimate, pairs: Pairs, k: int) -> Estimates:
     }
     return Estimates(
         mi=mi,
-        bracket=Bracket(0.0, 0.0, "constant", "constant"),
+        bracket=None,
         verdict=f"exactly 0 nats: {constant} is constant",
         k=k,
         pairs=len(pairs.x),
@@ -410,32 +436,37 @@ def _and(caution: str | None, more: str) -> str:
 
 
 def _bracket(mi: dict[str, Estimate]) -> Bracket | None:
-    lower = max((name for name in mi if mi[name].kind == "lower"), key=lambda name: mi[name].value, default=None)
-    upper = min(
-        (name for name in mi if mi[name].kind == "upper" and name != "club"), key=lambda name: mi[name].value, default=None
-    )
-    if lower is None or upper is None:
+    lower = [name for name, its in mi.items() if its.kind == "lower" and (its.caution is None or its.low)]
+    upper = [name for name, its in mi.items() if its.kind == "upper" and its.caution is None]
+    if not (lower and upper):
         return None
-    ends = sorted((max(mi[lower].value, 0.0), max(mi[upper].value, 0.0)))  # noise may put one beyond the other, but not far
-    if mi[lower].value - mi[upper].value > max(TOLERATED, TOLERATED * mi[lower].value):
+    highest, lowest = max(lower, key=lambda name: mi[name].value), min(upper, key=lambda name: mi[name].value)
+    ends = max(mi[highest].value, 0.0), max(mi[lowest].value, 0.0)
+    if ends[0] - ends[1] > max(TOLERATED, TOLERATED * ends[0]):
         return None
-    return Bracket(ends[0], ends[1], lower, upper)
+    if ends[0] > ends[1]:  # by noise
+        ends = (sum(ends) / 2, sum(ends) / 2)
+    return Bracket(*ends, highest, lowest)
 
 
 def _verdict(mi: dict[str, Estimate], bracket: Bracket | None) -> str:
     """One line of words and numbers."""
-    bounds = {name: found for name, found in mi.items() if found.kind == "lower"}
-    trusted = {name: found for name, found in bounds.items() if found.caution is None}
+    bounds = {name: its for name, its in mi.items() if its.kind == "lower"}
+    trusted = {name: its for name, its in bounds.items() if its.caution is None}
     if not bounds:
-        name, found = next(iter(mi.items()))
+        name, found = min(mi.items(), key=lambda item: item[1].kind != "upper")
         words = found.caution or "nothing speaks against it"
-        return f"{found.value:.2f} ± {found.stderr:.2f} nats by {name}, which bounds nothing; {words}"
-    name, best = max((trusted or bounds).items(), key=lambda item: item[1].value)
-    if best.value < 2 * best.stderr + 0.005 and name in trusted:
-        return f"no information found: {best.value:.2f} ± {best.stderr:.2f} nats"
-    ceiling = f"; the ceiling is {best.log_k:.1f}" if best.log_k is not None else ""
-    if not trusted:
-        return f"at least {best.value:.2f} nats (± {best.stderr:.2f}){ceiling}; {best.caution}"
+        if found.kind == "upper":
+            return f"at most {_nats(found)} by {name}; {words}"
+        return f"{_nats(found)} by {name}, which bounds nothing; {words}"
+    found = max((trusted or bounds).values(), key=lambda its: its.value)
+    if found.value < 2 * found.stderr + 0.005:
+        return f"no information found: {_nats(found)}" + ("" if trusted else f"; {found.caution}")
     if bracket is not None and bracket.upper - bracket.lower < max(0.5, bracket.lower / 4):
-        return f"between {bracket.lower:.2f} and {bracket.upper:.2f} nats (± {best.stderr:.2f}); trust it"
-    return f"at least {best.value:.2f} nats (± {best.stderr:.2f}){ceiling}; trust it"
+        return f"between {bracket.lower:.2f} and {bracket.upper:.2f} nats (± {found.stderr:.2f}); trust it"
+    ceiling = f"; the ceiling is {found.log_k:.1f}" if found.log_k is not None else ""
+    return f"at least {found.value:.2f} nats (± {found.stderr:.2f}){ceiling}; {found.caution or 'trust it'}"
+
+
+def _nats(found: Estimate) -> str:
+    return f"{max(found.value, 0.0):.2f} ± {found.stderr:.2f} nats"
