@@ -17,8 +17,8 @@ def test_sigterm_gives_the_experiment_back_and_it_goes_on_where_it_was(
     exists: Callable[[int], bool],
 ) -> None:
     first = new_worker("first")
-    undisturbed = finished(submit(1500))
-    experiment_id = submit(1500)
+    undisturbed = finished(submit(600))
+    experiment_id = submit(600)
     training(experiment_id)
     family = first.family()
     assert first.stop() == 0
