@@ -14,7 +14,7 @@ from ml.mi.critics import silent
 WIDTH = 128
 LEAST_LOG_DEVIATION = -6.0  # what repeats itself exactly has no density
 LEAST_TESTED = 20  # residuals, of which skewness and kurtosis say something
-LEVEL = 0.001  # of the test of residuals, over all of them together: it is made for each training, and some tails are not short
+LEVEL = 0.01  # of the test of residuals, over all of them together
 
 
 class Conditional(nn.Module):

