@@ -13,7 +13,7 @@ from ml.mi.critics import silent
 
 WIDTH = 128
 LEAST_LOG_DEVIATION = -6.0  # what repeats itself exactly has no density
-LEAST_TESTED = 20  # residuals, of which skewness and kurtosis say something
+LEAST_TESTED = 100  # residuals: fewer would hide what is wrong with them
 LEVEL = 0.01  # of the test of residuals, over all of them together
 
 
