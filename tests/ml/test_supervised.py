@@ -36,13 +36,28 @@ def test_what_views_miss_of_a_bit_is_known() -> None:
     assert (found.holds, found.steps) == (False, 7)
 
 
-@pytest.mark.parametrize(("items", "chance", "holds"), [(200, 0.1, True), (20_000, 0.1, False), (20_000, 0.02, True)])
+@pytest.mark.parametrize(("items", "chance", "holds"), [(20_000, 0.1, False), (20_000, 0.02, True)])
 def test_the_constraint_holds_within_the_error_or_a_twentieth_of_a_nat(items: int, chance: float, holds: bool) -> None:
     generator = Generator().manual_seed(0)
     y = torch.arange(items) % 2
     of_x, of_view = answers(0.05 if chance == 0.1 else 0.01, y, generator), answers(chance, y, generator)
     found = missing(of_x, of_x, of_view, Classes(*y.chunk(2), log_frequencies(y, 2)), steps=1)
     assert found is not None and found.holds is holds
+
+
+def test_two_more_mistakes_of_twenty_are_within_the_error() -> None:
+    """Where 2 items of 20 lose a each, the mean is a / 10, and 2 standard errors are 2 a sqrt(.1 * .9 / 19) = .138 a."""
+    y = torch.arange(40) % 2
+
+    def mistaken(places: list[int]) -> Answers:
+        seen = y.clone()
+        for place in places:
+            seen[[place, place + 20]] = 1 - seen[[place, place + 20]]
+        return Answers(*torch.tensor([[0.9, 0.1], [0.1, 0.9]]).log()[seen].chunk(2))
+
+    found = missing(mistaken([0]), mistaken([0]), mistaken([0, 5, 10]), Classes(*y.chunk(2), log_frequencies(y, 2)), steps=1)
+    assert found is not None and found.holds
+    assert found.missing_v2.value > supervised.TOLERATED
 
 
 def test_a_training_that_came_to_no_numbers_says_nothing() -> None:
