@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint bench bench-mi reproduce lock
+.PHONY: help setup demo test lint bench bench-mi bench-mi-seeds reproduce lock
 
 VENV := .venv
 READY := $(VENV)/.ready
@@ -26,7 +26,7 @@ endif
 endif
 
 help: ## List the targets.
-	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
 setup: $(READY) ## Make the virtual environment .venv with everything in it.
 
@@ -47,6 +47,9 @@ bench: $(READY) ## Measure what the documentation says about speed.
 
 bench-mi: $(READY) ## Set every estimator of mutual information beside what is known: half an hour, resumable.
 	$(BIN)/python -m benchmarks.mi $(ARGS)
+
+bench-mi-seeds: $(READY) ## The default estimators on many draws, also of what no rule was chosen on: an hour, resumable.
+	$(BIN)/python -m benchmarks.mi_seeds $(ARGS)
 
 reproduce: $(READY) ## Trace the paper's curves on real data: hours, resumable; one family with reproduce-NAME.
 	$(BIN)/python -m benchmarks.reproduce $(ARGS)

@@ -213,6 +213,8 @@ def _information(found: Json | None) -> Iterator[tuple[str, str]]:
             lost = ", ".join(f"{_with_error(missing[f'missing_{view}'])} in {view}" for view in ("v1", "v2"))
             verdict = "the views keep all of it" if missing["holds"] else "the views lose some of it"
             yield "missing", f"{lost}, of the {missing['x']['value']:.3f} nats that items tell of {target}: {verdict}"
+            if missing["x"]["caution"]:
+                yield "reference", missing["x"]["caution"]
 
 
 def _correlation(found: Json | None) -> str:

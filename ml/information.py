@@ -280,7 +280,7 @@ def _known(
         v1, v2, both = of_views
         logits = torch.cat([of_chunk[target] for of_chunk in answers], dim=1)
         of_x, of_v1, of_v2 = (Answers(*of_one.split(sizes)) for of_one in logits)
-        missing = supervised.missing(of_x, of_v1, of_v2, classes, steps)
+        missing = supervised.missing(of_x, of_v1, of_v2, classes, steps, probed=both)
         known[target] = Probe(v1, v2, both, classes.entropy(), len(fitted_on)), missing
     return known
 

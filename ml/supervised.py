@@ -7,7 +7,7 @@ they miss is measured by networks of the encoder's own architecture, trained ali
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -125,15 +125,22 @@ def train(
     reference.eval()
 
 
-def missing(x: Answers, v1: Answers, v2: Answers, classes: Classes, steps: int) -> Missing | None:
-    """What the reference's answers on held-out items say of the views; None where its training came to no numbers."""
+def missing(x: Answers, v1: Answers, v2: Answers, classes: Classes, steps: int, probed: Estimate | None = None) -> Missing | None:
+    """What the reference's answers on held-out items say of the views; None where its training came to no numbers.
+
+    Where a probe of the pretrained encoders tells more than the reference, a caution says so.
+    """
     if not all(torch.isfinite(part).all() for answers in (x, v1, v2) for part in (answers.calibration, answers.evaluation)):
         return None
     of_x, of_v1, of_v2 = (probe.contributions(answers, classes) for answers in (x, v1, v2))
     losses = _difference(of_x, of_v1), _difference(of_x, of_v2)
     right = x.evaluation.argmax(dim=1) == classes.evaluation
+    told = probe.estimate(of_x)
+    if probed is not None and probed.value - told.value > 2 * math.hypot(probed.stderr, told.stderr):
+        more = f"after {steps} steps it tells less than the encoders' probe, {probed.value:.2f} nats"
+        told = replace(told, caution=f"low, and so may be what views miss: {more}")
     return Missing(
-        x=probe.estimate(of_x),
+        x=told,
         v1=probe.estimate(of_v1),
         v2=probe.estimate(of_v2),
         missing_v1=losses[0],

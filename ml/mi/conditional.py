@@ -15,6 +15,7 @@ WIDTH = 128
 LEAST_LOG_DEVIATION = -6.0  # what repeats itself exactly has no density
 LEAST_TESTED = 100  # residuals: fewer would hide what is wrong with them
 LEVEL = 0.01  # of the test of residuals, over all of them together
+CUT = 3.0  # deviations
 
 
 class Conditional(nn.Module):
@@ -70,12 +71,41 @@ def log_standard_normal(v: Float[Tensor, "B r2"]) -> Float[Tensor, " B"]:
     return _log_normal(v).sum(dim=1)
 
 
+class Residuals:
+    """Of held-out pairs, each part by a density learned without it, turned to coordinates that all parts have in common."""
+
+    def __init__(self, common: Canonical) -> None:
+        self._common = common
+        self._residuals: list[Tensor] = []
+        self._inputs: list[Tensor] = []
+        self._learned_from: list[int] = []
+
+    def add(
+        self,
+        residuals: Float[Tensor, "H r2"],
+        v: Float[Tensor, "H r2"],
+        x: Float[Tensor, "H d1"],
+        y: Float[Tensor, "H d2"],
+        learned_from: int,
+    ) -> None:
+        """Of the pairs x, y, by a density of v that was learned from so many others; turned as v turns to common coordinates."""
+        left, _, right = torch.linalg.svd(v.double().T @ self._common.of_y(y), full_matrices=False)
+        self._residuals.append(residuals.double() @ left @ right)
+        self._inputs.append(self._common.of_x(x))
+        self._learned_from.append(learned_from)
+
+    def bear_out(self) -> bool:
+        """Whether they are what the learned densities say, all together: see `borne_out`."""
+        return borne_out(torch.cat(self._residuals), torch.cat(self._inputs), min(self._learned_from))
+
+
 def borne_out(residuals: Float[Tensor, "N r2"], u: Float[Tensor, "N r1"], learned_from: int) -> bool:
     """Whether held-out residuals look standard Gaussian and independent of u and of each other: no test rejects at LEVEL.
 
     Of each coordinate Kolmogorov-Smirnov, and skewness with kurtosis (D'Agostino, Pearson 1973); correlations of residuals, their
-    squares and their length with u, its squares, its length and u times its length, and of residuals and squares with each other.
-    The errors of a model `learned_from` so many pairs widen what is allowed. All tests are one family: Bonferroni.
+    squares and their length with u, its squares, its length and u times its length, and of residuals and squares with each other,
+    all cut off at CUT deviations, beyond which a few pairs would decide. The errors of a model `learned_from` so many pairs widen
+    what is allowed. All tests are one family: Bonferroni.
     """
     e, u = residuals.double(), u.double()
     lengths = u.square().sum(dim=1, keepdim=True)
@@ -99,8 +129,12 @@ def borne_out(residuals: Float[Tensor, "N r2"], u: Float[Tensor, "N r1"], learne
 
 
 def _correlations(a: Float64[Tensor, "N d1"], b: Float64[Tensor, "N d2"]) -> Float64[Tensor, "d1 d2"]:
-    a, b = ((part - part.mean(dim=0)) / part.std(dim=0).clamp(min=1e-12) for part in (a, b))
+    a, b = (_standard(_standard(part).clamp(-CUT, CUT)) for part in (a, b))
     return a.T @ b / len(a)
+
+
+def _standard(columns: Float64[Tensor, "N d"]) -> Float64[Tensor, "N d"]:
+    return (columns - columns.mean(dim=0)) / columns.std(dim=0).clamp(min=1e-12)
 
 
 def _log_normal(standard: Float[Tensor, "B d"]) -> Float[Tensor, "B d"]:

@@ -15,7 +15,7 @@ from ml.events import Event, Progress, Result
 from ml.hardware import hardware
 from ml.mi import Estimate, cca, club, doe, dv, infonce, interpolated, ksg, leave_one_out, nwj, smile, tuba
 from ml.mi.arrays import ArraysInvalid, Pairs, prepare
-from ml.mi.conditional import Conditional, borne_out, log_standard_normal
+from ml.mi.conditional import Conditional, Residuals, borne_out, log_standard_normal
 from ml.mi.strangers import exponentials
 from ml.mi.training import VALIDATION, Learned, Scores, calibration, critic_aim, density_aim, learn
 
@@ -98,15 +98,21 @@ def estimate(
     trainings = list(dict.fromkeys(TRAINED_FOR[name] for name in asked.estimators if name in TRAINED_FOR))
     total = len(trainings) * len(folds) + 1
     readings: dict[str, Readings] = {name: Readings(pairs.groups) for name in asked.estimators if name in TRAINED_FOR}
+    residuals = Residuals(cca.canonical(pairs.x, pairs.y))
     for turn, held_out in enumerate(folds):
         fold = _fold(pairs, held_out, k, generator)
         for which, training in enumerate(trainings):
             at = turn * len(trainings) + which
             yield Progress("estimate", at, total, snapshot=None)
-            steps = _read_density(fold, readings) if training == "density" else _read_critic(training, asked, fold, readings)
+            if training == "density":
+                steps = _read_density(fold, readings, residuals)
+            else:
+                steps = _read_critic(training, asked, fold, readings)
             for _ in steps:
                 yield Progress("estimate", at, total, snapshot=None)
     yield Progress("estimate", total - 1, total, snapshot=None)
+    if "density" in trainings:
+        _judge_density(pairs, readings, residuals)
     mi: dict[str, Estimate] = {name: reading.estimate(name) for name, reading in readings.items()}
     mi |= {name: _untrained(name, pairs, generator) for name in asked.estimators if name not in mi}
     mi = _compared({name: mi[name] for name in asked.estimators}, pairs, generator)
@@ -265,29 +271,35 @@ def _carried_by_few(name: str, relative: Tensor) -> list[str]:
     )
 
 
-def _read_density(fold: Fold, readings: dict[str, Readings]) -> Iterator[None]:
+def _read_density(fold: Fold, readings: dict[str, Readings], residuals: Residuals) -> Iterator[None]:
     """Learn the density of y given x, and read every estimator that is read from it."""
     pairs = fold.pairs
     learned: Learned[Conditional] = yield from learn(
         density_aim(), pairs.x, pairs.y, fold.validation, fold.training, fold.generator
     )
-    misfit = []
     with torch.no_grad():
-        u, v = learned.inputs(pairs.x[fold.held_out], pairs.y[fold.held_out])
-        if not borne_out(learned.network.residuals(u, v), u, len(fold.training) + len(fold.validation)):
-            misfit = ["held-out residuals are not what the learned density of y given x says"]
+        x, y = pairs.x[fold.held_out], pairs.y[fold.held_out]
+        u, v = learned.inputs(x, y)
+        residuals.add(learned.network.residuals(u, v), v, x, y, len(fold.training) + len(fold.validation))
         found, seen = (
             [_by_density(learned, pairs.x[batch], pairs.y[batch]) for batch in batches]
             for batches in (fold.batches, fold.trained_on())
         )
     for name, reading in readings.items():
+        if TRAINED_FOR[name] == "density":
+            reading.add([of_batch[name] for of_batch in found], fold.batches)
+            if name != "doe":  # which errs either way
+                reading.seen.append(torch.cat([of_batch[name] for of_batch in seen]).mean().item())
+
+
+def _judge_density(pairs: Pairs, readings: dict[str, Readings], residuals: Residuals) -> None:
+    """Say of what was read from learned densities whether it bounds anything."""
+    misfit = [] if residuals.bear_out() else ["held-out residuals are not what the learned density of y given x says"]
+    components = ["it is that of principal components, and of the arrays there may be more"] if pairs.reduced else []
+    for name, reading in readings.items():
         if TRAINED_FOR[name] != "density":
             continue
-        reading.add([of_batch[name] for of_batch in found], fold.batches)
-        if name != "doe":  # which errs either way
-            reading.seen.append(torch.cat([of_batch[name] for of_batch in seen]).mean().item())
-        components = ["it is that of principal components, and of the arrays there may be more"] if pairs.reduced else []
-        reading.cautions += [f"no bound: {why}" for why in misfit + components] if name != "doe" else misfit
+        reading.cautions += misfit if name == "doe" else [f"no bound: {why}" for why in misfit + components]
         if name != "doe" and misfit + components:
             reading.kind = "neither"
         if name == "club":
@@ -404,19 +416,22 @@ def _compared(mi: dict[str, Estimate], pairs: Pairs, generator: torch.Generator)
         if name not in others and (name == "cca" or dimensions <= FEW_DIMENSIONS):
             others[name] = _untrained(name, pairs, generator)
     lower = max((found.value - 3 * found.stderr for found in mi.values() if found.kind == "lower"), default=-math.inf)
-    mi = {name: _beneath(found, lower) for name, found in mi.items()}
+    untrained = {name: its for name in ("ksg", "cca") if (its := others.get(name)) is not None and its.caution is None}
+    mi = {name: _beneath(found, lower, untrained) for name, found in mi.items()}
     others |= mi
     witnesses = {name: others[name] for name in WITNESSES if name in others and others[name].caution is None}
     return {name: _beside(found, witnesses, pairs.reduced) if found.kind == "lower" else found for name, found in mi.items()}
 
 
-def _beneath(found: Estimate, lower: float) -> Estimate:
-    """An upper bound that is beneath a lower one is none."""
-    if found.kind != "upper" or found.value + 3 * found.stderr >= lower:
+def _beneath(found: Estimate, lower: float, untrained: dict[str, Estimate]) -> Estimate:
+    """An upper bound that is beneath a lower one is none, nor one beneath what no network learned."""
+    if found.kind != "upper":
         return found
-    return replace(
-        found, kind="neither", caution=_and(found.caution, f"no bound: a lower bound is above it, at {lower:.2f} nats")
-    )
+    above = [f"a lower bound is above it, at {lower:.2f} nats"] if found.value + 3 * found.stderr < lower else []
+    for name, its in untrained.items():
+        if its.value - found.value > 2 * math.hypot(found.stderr, its.stderr):
+            above.append(f"{name} reads {its.value:.2f} nats")
+    return replace(found, kind="neither", caution=_and(found.caution, f"no bound: {'; '.join(above)}")) if above else found
 
 
 def _beside(found: Estimate, witnesses: dict[str, Estimate], reduced: bool) -> Estimate:

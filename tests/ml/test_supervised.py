@@ -6,6 +6,7 @@ from torch import Generator, Tensor
 
 from ml import encoders, spec, supervised
 from ml.encoders import PixelEncoder, Standardise
+from ml.mi import Estimate
 from ml.mi.probe import Answers, Classes, log_frequencies
 from ml.supervised import Reference, Triple, missing, train
 
@@ -58,6 +59,17 @@ def test_two_more_mistakes_of_twenty_are_within_the_error() -> None:
     found = missing(mistaken([0]), mistaken([0]), mistaken([0, 5, 10]), Classes(*y.chunk(2), log_frequencies(y, 2)), steps=1)
     assert found is not None and found.holds
     assert found.missing_v2.value > supervised.TOLERATED
+
+
+@pytest.mark.parametrize(("probed", "weak"), [(0.55, True), (0.35, False)])
+def test_a_reference_that_tells_less_than_the_probe_says_so(probed: float, weak: bool) -> None:
+    """It is wrong one time in ten, and tells .368 nats of the bit."""
+    y = torch.arange(20_000) % 2
+    of_x = answers(0.1, y, Generator().manual_seed(0))
+    classes = Classes(*y.chunk(2), log_frequencies(y, 2))
+    found = missing(of_x, of_x, of_x, classes, steps=3, probed=Estimate(probed, 0.01, "lower"))
+    assert found is not None and (found.x.caution is not None) is weak
+    assert not weak or "after 3 steps it tells less than the encoders' probe, 0.55 nats" in str(found.x.caution)
 
 
 def test_a_training_that_came_to_no_numbers_says_nothing() -> None:
