@@ -83,6 +83,7 @@ def measure(name: str, pairs: int, seed: int) -> Json:
         },
         "bracket": None if found.bracket is None else [found.bracket.lower, found.bracket.upper],
         "verdict": found.verdict,
+        "hardware": hardware(),
         "code": CODE_VERSION,
         "date": datetime.now(UTC).date().isoformat(),
     }
@@ -131,14 +132,14 @@ def _unseen() -> dict[str, Any]:
 
 def report(lines: Sequence[Json]) -> None:
     """`seeds.md`: what should be so, and how each distribution fared."""
-    codes, dates = ({line[field] for line in lines} for field in ("code", "date"))
+    codes, dates, machines = ({line[field] for line in lines} for field in ("code", "date", "hardware"))
     page = [
         "# The default estimators over many draws",
         "",
         f"`make bench-mi-seeds`: {len(lines)} estimates by {', '.join(MiEstimate().estimators)}, up to "
         f"{max(line['seed'] for line in lines)} draws of each distribution. *Chosen on* are those of `TESTBED`, on some draws of "
         "which the rules were chosen of what to flag; *unseen* are others, measured when the rules stood. Measured "
-        f"{' to '.join(sorted(dates))} on {hardware()}; code {', '.join(sorted(codes))}. All in nats.",
+        f"{' to '.join(sorted(dates))} on {' and on '.join(sorted(machines))}; code {', '.join(sorted(codes))}. All in nats.",
     ]
     for pairs in SIZES:
         some = [line for line in lines if line["pairs"] == pairs]
