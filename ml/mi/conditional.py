@@ -16,6 +16,8 @@ LEAST_LOG_DEVIATION = -6.0  # what repeats itself exactly has no density
 LEAST_TESTED = 100  # residuals: fewer would hide what is wrong with them
 LEVEL = 0.01  # of the test of residuals, over all of them together
 CUT = 3.0  # deviations
+NEIGHBOURS = 10
+MOST_NEIGHBOURHOODS = 5000  # of pairs among which neighbours are sought
 
 
 class Conditional(nn.Module):
@@ -102,35 +104,60 @@ class Residuals:
 def borne_out(residuals: Float[Tensor, "N r2"], u: Float[Tensor, "N r1"], learned_from: int) -> bool:
     """Whether held-out residuals look standard Gaussian and independent of u and of each other: no test rejects at LEVEL.
 
-    Of each coordinate Kolmogorov-Smirnov, and skewness with kurtosis (D'Agostino, Pearson 1973); correlations of residuals, their
-    squares and their length with u, its squares, its length and u times its length, and of residuals and squares with each other,
-    all cut off at CUT deviations, beyond which a few pairs would decide. The errors of a model `learned_from` so many pairs widen
-    what is allowed. All tests are one family: Bonferroni.
+    Three families share it, each by Bonferroni. Of each coordinate Kolmogorov-Smirnov, and skewness with kurtosis (D'Agostino,
+    Pearson 1973). Correlations of residuals, their squares and their length with u, its squares, its length and u times its
+    length, and of residuals and squares with each other; errors of a model `learned_from` so many pairs widen what is allowed.
+    Of residuals and their squares with those of NEIGHBOURS in u (Moran 1950), since what a network has not learned is alike
+    nearby. All are cut off at CUT deviations, beyond which a few pairs would decide.
     """
     e, u = residuals.double(), u.double()
-    lengths = u.square().sum(dim=1, keepdim=True)
+    if len(e) < LEAST_TESTED:
+        return False  # too few to tell
+    squares, lengths = e.square(), u.square().sum(dim=1, keepdim=True)
+    level = LEVEL / 3
+    columns = e.T.numpy()
+    if min(min(kstest(column, "norm").pvalue, normaltest(column).pvalue) for column in columns) < level / (2 * len(columns)):
+        return False
     sides = (
-        torch.cat((e, e.square(), e.square().sum(dim=1, keepdim=True)), dim=1),
+        torch.cat((e, squares, squares.sum(dim=1, keepdim=True)), dim=1),
         torch.cat((u, u.square(), lengths, u * lengths), dim=1),
     )
     correlations = torch.cat(
         (
             _correlations(*sides).flatten(),
             _correlations(e, e).triu(1).flatten(),
-            _correlations(e.square(), e.square()).triu(1).flatten(),
+            _correlations(squares, squares).triu(1).flatten(),
         )
     )
-    tests = 2 * e.shape[1] + len(correlations)
-    allowed = -ndtri(LEVEL / tests / 2) * math.sqrt(1 / len(e) + 1 / learned_from)
-    if len(e) < LEAST_TESTED or allowed >= 1 or correlations.abs().max().item() > allowed:
-        return False  # also where there are too few to tell
-    columns = e.T.numpy()
-    return all(min(kstest(column, "norm").pvalue, normaltest(column).pvalue) > LEVEL / tests for column in columns)
+    allowed = -ndtri(level / len(correlations) / 2) * math.sqrt(1 / len(e) + 1 / learned_from)
+    if allowed >= 1 or correlations.abs().max().item() > allowed:
+        return False
+    nearby = _nearby(torch.cat((e, squares), dim=1), u)
+    return bool(nearby.max().item() < -ndtri(level / len(nearby)))
+
+
+def _nearby(values: Float64[Tensor, "N d"], u: Float64[Tensor, "N r1"]) -> Float64[Tensor, " d"]:
+    """Mean product of values with those of neighbours in u, in standard deviations were they independent."""
+    every = math.ceil(len(values) / MOST_NEIGHBOURHOODS)
+    values, u = _cut(values[::every]), u[::every]
+    own = torch.arange(len(u))
+    nearest = [
+        torch.cdist(u[part], u).scatter(1, part[:, None], math.inf).topk(NEIGHBOURS, largest=False).indices
+        for part in own.split(1000)
+    ]
+    near = torch.cat(nearest)
+    one, other = own.repeat_interleave(NEIGHBOURS), near.flatten()
+    mutual = torch.isin(one * len(u) + other, other * len(u) + one).sum()  # what counts twice varies four times as much
+    return (values[one] * values[other]).sum(dim=0) / (len(one) + mutual).sqrt()
 
 
 def _correlations(a: Float64[Tensor, "N d1"], b: Float64[Tensor, "N d2"]) -> Float64[Tensor, "d1 d2"]:
-    a, b = (_standard(_standard(part).clamp(-CUT, CUT)) for part in (a, b))
+    a, b = _cut(a), _cut(b)
     return a.T @ b / len(a)
+
+
+def _cut(columns: Float64[Tensor, "N d"]) -> Float64[Tensor, "N d"]:
+    return _standard(_standard(columns).clamp(-CUT, CUT))
 
 
 def _standard(columns: Float64[Tensor, "N d"]) -> Float64[Tensor, "N d"]:

@@ -416,11 +416,12 @@ def _compared(mi: dict[str, Estimate], pairs: Pairs, generator: torch.Generator)
         if name not in others and (name == "cca" or dimensions <= FEW_DIMENSIONS):
             others[name] = _untrained(name, pairs, generator)
     lower = max((found.value - 3 * found.stderr for found in mi.values() if found.kind == "lower"), default=-math.inf)
-    untrained = {name: its for name in ("ksg", "cca") if (its := others.get(name)) is not None and its.caution is None}
+    low = {"ksg": others["ksg"]} if "ksg" in others else {}  # if anything: what reads more than it may be believed all the less
+    untrained = low | {name: its for name, its in others.items() if name == "cca" and its.caution is None}
     mi = {name: _beneath(found, lower, untrained) for name, found in mi.items()}
     others |= mi
     witnesses = {name: others[name] for name in WITNESSES if name in others and others[name].caution is None}
-    return {name: _beside(found, witnesses, pairs.reduced) if found.kind == "lower" else found for name, found in mi.items()}
+    return {name: _beside(found, witnesses, low, pairs.reduced) if found.kind == "lower" else found for name, found in mi.items()}
 
 
 def _beneath(found: Estimate, lower: float, untrained: dict[str, Estimate]) -> Estimate:
@@ -434,12 +435,12 @@ def _beneath(found: Estimate, lower: float, untrained: dict[str, Estimate]) -> E
     return replace(found, kind="neither", caution=_and(found.caution, f"no bound: {'; '.join(above)}")) if above else found
 
 
-def _beside(found: Estimate, witnesses: dict[str, Estimate], reduced: bool) -> Estimate:
+def _beside(found: Estimate, witnesses: dict[str, Estimate], low: dict[str, Estimate], reduced: bool) -> Estimate:
     """A lower bound beside estimates that no critic had a part in; those that read less do not bear it out from above."""
     tolerated = max(TOLERATED, TOLERATED * found.value)
-    for name, its in witnesses.items():
+    for name, its in (witnesses | low).items():
         more = its.value - found.value
-        if more > max(TOLERATED, TOLERATED * its.value) and more > 2 * math.hypot(found.stderr, its.stderr):
+        if more > max(TOLERATED, TOLERATED * its.value) / 2 and more > 2 * math.hypot(found.stderr, its.stderr):
             return replace(found, caution=_and(found.caution, f"low: {name} reads {its.value:.2f} nats"))
     if not reduced and any(its.value > found.value - tolerated for its in witnesses.values()):
         return found

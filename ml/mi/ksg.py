@@ -14,7 +14,8 @@ from ml.mi import Estimate
 NEIGHBOURS = 3
 SPLITS = 20  # into halves: the standard error is then known to about 16 %
 MOST_SPLIT = 2000  # pairs, of which the error of all is told
-STILL_RISING = 0.03  # nats, or this share of the value, from half of the pairs to all
+STILL_RISING = 0.02  # nats, or this share of the value, from half of the pairs to all
+RISES = 4  # splits that it is averaged over
 
 
 def ksg(x: Float[Tensor, "N d1"], y: Float[Tensor, "N d2"], generator: Generator, neighbours: int = NEIGHBOURS) -> Estimate:
@@ -30,13 +31,13 @@ def ksg(x: Float[Tensor, "N d1"], y: Float[Tensor, "N d2"], generator: Generator
     squares = []
     for _ in range(SPLITS):
         half = min(len(x), MOST_SPLIT) // 2
-        halves = torch.randperm(len(x), generator=generator)[: 2 * half].split(half)
-        one, other = (contributions(x[chosen], y[chosen], neighbours).mean() for chosen in halves)
+        two = torch.randperm(len(x), generator=generator)[: 2 * half].split(half)
+        one, other = (contributions(x[chosen], y[chosen], neighbours).mean() for chosen in two)
         squares.append((one - other).item() ** 2 * half / 2)
     value, stderr = contributions(x, y, neighbours).mean().item(), math.sqrt(np.mean(squares) / len(x))
-    parts = torch.randperm(len(x), generator=generator).tensor_split(2)
-    rise = value - sum(contributions(x[part], y[part], neighbours).mean().item() for part in parts) / 2
-    rising = rise > max(STILL_RISING, STILL_RISING * value) and rise > 2 * stderr
+    halves = [part for _ in range(RISES) for part in torch.randperm(len(x), generator=generator).tensor_split(2)]
+    rise = value - sum(contributions(x[part], y[part], neighbours).mean().item() for part in halves) / len(halves)
+    rising = rise > max(STILL_RISING, STILL_RISING * value, stderr)  # which is about twice its own error
     caution = f"low: from half of the pairs to all it rises by {rise:.2f} nats" if rising else None
     return Estimate(value=value, stderr=stderr, kind="neither", caution=caution)
 
