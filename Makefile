@@ -33,8 +33,8 @@ setup: $(READY) ## Make the virtual environment .venv with everything in it.
 demo: $(READY) ## Trace a real curve: mutual information against accuracy, on handwritten digits.
 	@$(BIN)/sweetspot demo $(ARGS)
 
-test: $(READY) ## Run the tests; those on real datasets look for them in SWEETSPOT_DATASETS.
-	$(BIN)/python -m pytest -q $(ARGS)
+test: $(READY) ## Run the tests, in two processes; those on real datasets look for them in SWEETSPOT_DATASETS.
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup $(ARGS)
 
 lint: $(READY) ## Check style, types, and who may import whom.
 	$(BIN)/ruff check .

@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -20,9 +19,8 @@ from typing import Any
 
 from scipy.stats import norm
 
-from benchmarks.run import hardware
+from benchmarks.run import as_runners_are, hardware
 from ml.spec import ESTIMATORS, MiEstimate
-from workers.process import ALLOCATOR
 
 FOLDER = Path(__file__).with_name("mi")
 KEPT = FOLDER / "estimates.jsonl"
@@ -41,9 +39,7 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="measure all of them anew")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="distributions at a time")
     asked = parser.parse_args()
-    as_runners_are = ALLOCATOR | {"OMP_NUM_THREADS": "1"}
-    if not as_runners_are.items() <= os.environ.items():  # glibc reads them when a process starts
-        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.mi", *sys.argv[1:]], os.environ | as_runners_are)
+    as_runners_are("benchmarks.mi")
     from ml.mi.known import TESTBED  # noqa: PLC0415 - torch takes a while to import
 
     FOLDER.mkdir(exist_ok=True)

@@ -18,8 +18,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmarks.run import hardware
-from workers.process import ALLOCATOR
+from benchmarks.run import as_runners_are, hardware
 
 FOLDER = Path(__file__).with_name("reproduce")
 Json = dict[str, Any]
@@ -201,9 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"no study {', '.join(sorted(unknown))}; there are {', '.join(STUDIES)}")
     if chosen.only and len(chosen.study) != 1:
         parser.error("--only is for one study")
-    as_runners_are = ALLOCATOR | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    if not as_runners_are.items() <= os.environ.items():  # glibc reads them when a process starts
-        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.reproduce", *sys.argv[1:]], os.environ | as_runners_are)
+    as_runners_are("benchmarks.reproduce")
     for name in chosen.study or STUDIES:
         _carry_out(name, STUDIES[name], chosen.workers, chosen.only, chosen.fresh)
 

@@ -28,9 +28,7 @@ class Figure:
 
 def main() -> None:
     """Measure everything; takes some minutes. Single-threaded, and with the allocator's settings, as runners are."""
-    as_runners_are = ALLOCATOR | {"OMP_NUM_THREADS": "1"}
-    if not as_runners_are.items() <= os.environ.items():  # glibc reads them when a process starts
-        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.run"], os.environ | as_runners_are)
+    as_runners_are("benchmarks.run")
     from benchmarks import service, step  # noqa: PLC0415 - torch takes a while to import
 
     figures = [*step.measure(), *service.measure()]
@@ -44,6 +42,13 @@ def main() -> None:
     path = Path(__file__).with_name(f"{day}.json")
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     print(f"written to {path}")
+
+
+def as_runners_are(module: str) -> None:
+    """Start this module anew unless it has the environment of runners: glibc reads its settings when a process starts."""
+    wanted = ALLOCATOR | {"OMP_NUM_THREADS": "1"}
+    if not wanted.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, "-m", module, *sys.argv[1:]], os.environ | wanted)
 
 
 def hardware() -> str:

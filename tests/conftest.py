@@ -38,6 +38,14 @@ from app.persistence.models import Base  # noqa: E402
 from app.settings import settings  # noqa: E402
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Processes that share the tests take whole modules of `tests/ml`; one has all that starts servers or counts processes."""
+    for item in items:
+        module = item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(module if module.startswith("tests/ml/") else "services"))
+
+
 @pytest.fixture(scope="session")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """A real Postgres, migrated, and a real Redis; this process's settings name them."""

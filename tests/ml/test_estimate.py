@@ -9,8 +9,10 @@ from scipy.stats import norm
 from torch import Generator, Tensor
 
 from ml import spec
-from ml.mi import Estimate, known
+from ml.mi import Estimate, known, training
 from ml.mi.arrays import ArraysInvalid, prepare
+from ml.mi.cca import canonical
+from ml.mi.conditional import Residuals, borne_out
 from ml.mi.estimate import Estimates, estimate
 from ml.mi.known import Known
 
@@ -144,6 +146,47 @@ def test_a_learned_density_that_is_wrong_bounds_nothing() -> None:
     assert "to be minimised" in str(found.mi["club"].caution)
 
 
+def normal(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_residuals_of_the_true_density_bear_it_out() -> None:
+    """At 1 %: that 4 or more of 40 are refused has a chance of 1 in 1400, by the binomial."""
+    refused = sum(not borne_out(normal(1000, 5, seed=seed), normal(1000, 5, seed=seed + 100), 1000) for seed in range(40))
+    assert refused <= 3
+
+
+@pytest.mark.parametrize("speed", [2.0, 6.0])
+def test_what_was_not_learned_shows_in_residuals_nearby(speed: float) -> None:
+    """sin(s u) is uncorrelated with u^2, and nearly so with u: E[u sin(s u)] = s exp(-s^2 / 2), .27 at 2."""
+    u, noise = normal(2000, 2, seed=0), normal(2000, 1, seed=1)
+    residuals = 0.4 * math.sqrt(2) * (speed * u[:, :1]).sin() + math.sqrt(1 - 0.4**2) * noise
+    assert borne_out(noise, u, 2000)
+    assert not borne_out(residuals, u, 2000)
+
+
+def test_residuals_are_turned_to_common_coordinates() -> None:
+    """Canonical coordinates have no signs: what one part errs by in a direction another errs by in its own."""
+    x, y = sample(known.correlated(3, 0.6), 3000)
+    common = canonical(x, y)
+    u, v = common.of_x(x), common.of_y(y)
+    wrong = 0.2 * u + math.sqrt(1 - 0.2**2) * normal(3000, 3, seed=2)
+    verdicts = []
+    for errors in (wrong, normal(3000, 3, seed=2)):
+        residuals = Residuals(common)
+        for sign, part in zip((1, -1, 1), torch.arange(3000).chunk(3), strict=True):
+            residuals.add(sign * errors[part], sign * v[part], x[part], y[part], 2000)
+        verdicts.append(residuals.bear_out())
+    assert verdicts == [False, True]
+
+
+@pytest.mark.parametrize("of", [known.shared_class(6), known.mapped(known.correlated(2, 0.8), x=known.spiral(1.0))])
+def test_from_few_pairs_no_bracket_is_wrong(of: Known) -> None:
+    found = run(*sample(of, 1000, seed=1), repeats=3)
+    assert found.mi["infonce"].value < of.information - 0.1
+    assert found.bracket is None and "trust it" not in found.verdict
+
+
 def test_linear_correlation_is_blind_to_a_wave_and_says_so() -> None:
     wave = known.wave(2, 0.5)
     found = run(*sample(wave, 2000), ["cca", "ksg"]).mi
@@ -160,10 +203,17 @@ def test_the_verdict_of_nothing_and_of_no_bound() -> None:
 # Arrays of all sorts ----------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where little is to be learned beyond what critics and densities begin with."""
+    monkeypatch.setattr(training, "STEPS", 100)
+
+
 def finite(found: Estimates) -> bool:
     return all(math.isfinite(number) for its in found.mi.values() for number in (its.value, its.stderr, *its.repeats))
 
 
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("name", ALL)
 def test_every_estimator_reads_a_small_sample(name: str) -> None:
     of = known.correlated(1, 0.9)
@@ -175,6 +225,7 @@ def test_every_estimator_reads_a_small_sample(name: str) -> None:
     assert found.stderr > 0
 
 
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("critic", ["separable", "bilinear", "concatenated"])
 def test_every_critic_reads_a_small_sample(critic: str) -> None:
     of = known.correlated(1, 0.9)
@@ -189,6 +240,7 @@ def test_constants_share_exactly_nothing() -> None:
     assert found.dropped == {"x": [0, 1, 2], "y": []}
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_constant_columns_are_left_out() -> None:
     x, y = sample(known.correlated(2, 0.8), 500)
     plain = run(x, y)
@@ -204,6 +256,7 @@ def test_copies_of_pairs_do_not_pass_for_information() -> None:
         assert abs(found.value) <= 0.02 + 3 * found.stderr, name
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_integers_and_booleans_are_numbers() -> None:
     bit = known.flipped_bit(0.1)
     x, y = sample(bit, 1000)
@@ -212,12 +265,14 @@ def test_integers_and_booleans_are_numbers() -> None:
     assert as_integers.mi["infonce"].value == pytest.approx(bit.information, abs=0.08)
 
 
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_units_do_not_matter(scale: float) -> None:
     x, y = sample(known.correlated(1, 0.8), 500)
     assert run(x * scale, y, ["infonce", "cca"]).mi == run(x, y, ["infonce", "cca"]).mi
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_thousands_of_columns_are_reduced_and_said_to_be() -> None:
     x, y = sample(known.correlated(1, 0.9), 300)
     generator = Generator().manual_seed(1)
@@ -230,6 +285,7 @@ def test_thousands_of_columns_are_reduced_and_said_to_be() -> None:
     assert found.mi["infonce"].caution is not None
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_where_one_decides_the_other_all_is_finite_and_saturated() -> None:
     x, _ = sample(known.correlated(2, 0.0), 400)
     found = run(x, 2 * x + 1, ("infonce", "nwj", "dv", "leave_one_out", "doe", "ksg", "cca"))
@@ -262,6 +318,7 @@ def test_more_candidates_than_are_held_out_are_refused() -> None:
         run(X, X, k=64)
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_the_seed_decides_every_chance() -> None:
     pairs = sample(known.correlated(2, 0.8), 300)
     one, again, other = (run(*pairs, ["infonce", "doe", "ksg"], seed=seed) for seed in (3, 3, 4))
@@ -315,10 +372,12 @@ def test_groups_are_held_out_together_and_err_together() -> None:
         assert abs(its.value) <= 0.02 + 3 * its.stderr, name
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_an_upper_bound_alone_is_called_one() -> None:
     assert run(*sample(gaussians(1.0, 3), 1500), ["leave_one_out"]).verdict.startswith("at most ")
 
 
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("repeats", [2, 10])
 def test_the_fewest_pairs_that_are_accepted_are_measured(repeats: int) -> None:
     found = run(*sample(known.correlated(1, 0.9), 64), ("infonce", "leave_one_out", "doe", "ksg", "cca"), repeats=repeats)

@@ -7,6 +7,7 @@ import torch
 from sklearn.feature_selection import mutual_info_regression
 from torch import Generator, Tensor
 
+from ml.mi import known
 from ml.mi.cca import MOST_CORRELATED, canonical, cca
 from ml.mi.ksg import contributions, ksg
 
@@ -54,6 +55,14 @@ def test_the_standard_error_of_ksg_is_the_spread_over_repetitions(nats: float, d
 def test_the_error_of_more_pairs_than_are_split_falls_with_their_root() -> None:
     few, many = (ksg(*gaussians(1, n, 1, Generator().manual_seed(0)), Generator().manual_seed(0)) for n in (2000, 8000))
     assert few.stderr / many.stderr == pytest.approx(2, rel=0.4)
+
+
+def test_neighbours_that_are_too_far_away_are_said_to_be() -> None:
+    """Along a spiral's arms the 3rd of 1000 neighbours lies on another arm."""
+    x, y = gaussians(1.0, 1000, 2, Generator().manual_seed(0))
+    plain, spiral = ksg(x, y, Generator().manual_seed(0)), ksg(known.spiral(1.0).forward(x), y, Generator().manual_seed(0))
+    assert plain.caution is None and plain.value == pytest.approx(1.0, abs=3 * plain.stderr)
+    assert spiral.value < 0.7 and "from half of the pairs to all it rises" in str(spiral.caution)
 
 
 def test_ksg_takes_no_notice_of_order_and_side_and_place() -> None:
