@@ -1,8 +1,8 @@
 """`make bench-mi-seeds`: the default estimators again and again, also on distributions that no rule was chosen on.
 
-`python -m benchmarks.mi_seeds [--seeds N] [--first SEED] [--fresh]`. Whether standard errors are what estimates scatter by, and whether what is
-wrong says so, shows only over many draws. What is measured is kept: broken off, it goes on where it was. The report is
-`benchmarks/mi/seeds.md`.
+`python -m benchmarks.mi_seeds [--seeds N] [--first SEED] [--fresh]`. Whether standard errors are what estimates scatter by, and
+whether what is wrong says so, shows only over many draws. What is measured is kept: broken off, it goes on where it was. The
+report is `benchmarks/mi/seeds.md`.
 """
 
 import argparse
@@ -144,8 +144,8 @@ def report(lines: Sequence[Json]) -> None:
         "# The default estimators over many draws",
         "",
         f"`make bench-mi-seeds`: {len(lines)} estimates by {', '.join(MiEstimate().estimators)}, of which {len(rules)} by code "
-        f"{newest}, of which alone brackets and cautions are told. *Chosen on* are the distributions of `TESTBED`, on other draws "
-        "of which the rules were chosen of what to flag; *unseen* are others, measured when the rules stood. Measured "
+        f"{newest}, of which alone brackets and cautions are told. *Chosen on* are the distributions of `TESTBED`, on other "
+        "draws of which the rules were chosen of what to flag; *unseen* are others, measured when the rules stood. Measured "
         f"{' to '.join(sorted(dates))} on {' and on '.join(sorted(machines))}. All in nats.",
     ]
     for pairs in SIZES:
