@@ -62,7 +62,7 @@ class Estimate(BaseModel):
     stderr: float = Field(description="Standard error of the held-out estimate.")
     kind: Literal["lower", "upper", "neither"] = Field(description="Which side of the truth it bounds.")
     log_k: float | None = Field(None, description="The ceiling; null where there is none.")
-    low: bool = Field(False, description="Above log K - 2.5: probably low by more than 5 %.")
+    low: bool = Field(False, description="Probably low by more than 5 %: above log K - 2.5, or by a caution of `ksg`.")
     saturated: bool = Field(False, description="Above log K - 1: read it as 'at least'.")
     caution: str | None = Field(None, description="Why not to take it at its word; null where nothing speaks against it.")
     repeats: tuple[float, ...] = Field((), description="The value of each training, where there were several.")

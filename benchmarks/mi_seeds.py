@@ -77,7 +77,6 @@ def measure(name: str, pairs: int, seed: int) -> Json:
         "seed": seed,
         "information": known.information,
         "hard": known.hard,
-        "unseen": name in _unseen(),
         "estimates": {
             estimator: {"value": its.value, "stderr": its.stderr, "kind": its.kind, "caution": its.caution}
             for estimator, its in found.mi.items()
@@ -135,18 +134,22 @@ def _unseen() -> dict[str, Any]:
 def report(lines: Sequence[Json]) -> None:
     """`seeds.md`: what should be so, and how each distribution fared.
 
-    What is flagged is told of the newest code alone; values and their errors of all.
+    What is flagged is told of this code alone; values and their errors of all.
     """
-    newest = lines[-1]["code"]
-    rules = [line for line in lines if line["code"] == newest]
+    from app.version import CODE_VERSION  # noqa: PLC0415
+
+    unseen, collection = _unseen(), _collection()
+    last = {(line["name"], line["pairs"], line["seed"]): line for line in lines if line["name"] in collection}
+    lines = [line | {"unseen": line["name"] in unseen} for line in last.values()]
+    rules = [line for line in lines if line["code"] == CODE_VERSION]
     dates, machines = ({line[field] for line in lines} for field in ("date", "hardware"))
     page = [
         "# The default estimators over many draws",
         "",
         f"`make bench-mi-seeds`: {len(lines)} estimates by {', '.join(MiEstimate().estimators)}, of which {len(rules)} by code "
-        f"{newest}, of which alone brackets and cautions are told. *Chosen on* are the distributions of `TESTBED`, on other "
-        "draws of which the rules were chosen of what to flag; *unseen* are others, measured when the rules stood. Measured "
-        f"{' to '.join(sorted(dates))} on {' and on '.join(sorted(machines))}. All in nats.",
+        f"{CODE_VERSION}, of which alone brackets and cautions are told. *Chosen on* are the distributions of `TESTBED`, on "
+        "other draws of which the rules were chosen of what to flag; *unseen* are others, measured when the rules stood. "
+        f"Measured {' to '.join(sorted(dates))} on {' and on '.join(sorted(machines))}. All in nats.",
     ]
     for pairs in SIZES:
         all_of_size, ruled = ([line for line in some if line["pairs"] == pairs] for some in (lines, rules))
@@ -167,7 +170,7 @@ def report(lines: Sequence[Json]) -> None:
             "",
             "| | truth | draws | bias | scatter | standard error | bracketed | trusted | flagged |",
             "|---" * 9 + "|",
-            *_by_distribution(all_of_size, newest),
+            *_by_distribution(all_of_size, CODE_VERSION),
         ]
     (FOLDER / "seeds.md").write_text("\n".join(page) + "\n")
     print(f"written to {FOLDER / 'seeds.md'}", flush=True)
@@ -246,9 +249,9 @@ def _scatter(draws: Sequence[Json]) -> tuple[float, float, float]:
     return statistics.mean(values) - draws[0]["information"], scatter, math.sqrt(statistics.mean(squares))
 
 
-def _by_distribution(lines: Sequence[Json], newest: str) -> Iterator[str]:
+def _by_distribution(lines: Sequence[Json], code: str) -> Iterator[str]:
     for draws in _draws(lines):
-        first, ruled = draws[0], [line for line in draws if line["code"] == newest]
+        first, ruled = draws[0], [line for line in draws if line["code"] == code]
         bias, scatter, stderr = _scatter(draws)
         flagged = sum(line["estimates"]["infonce"]["caution"] is not None for line in ruled)
         bracketed = sum(line["bracket"] is not None for line in ruled)

@@ -46,7 +46,7 @@ def main() -> None:
 
 def as_runners_are(module: str) -> None:
     """Start this module anew unless it has the environment of runners: glibc reads its settings when a process starts."""
-    wanted = ALLOCATOR | {"OMP_NUM_THREADS": "1"}
+    wanted = ALLOCATOR | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     if not wanted.items() <= os.environ.items():
         os.execve(sys.executable, [sys.executable, "-m", module, *sys.argv[1:]], os.environ | wanted)
 

@@ -16,7 +16,7 @@ class Estimate:
     log_k: float | None = None
     """The ceiling; None where there is none."""
     low: bool = False
-    """Above log K - 2.5: the bound itself may be more than 5 % too low."""
+    """It may be more than 5 % too low: above log K - 2.5, or where neighbours are too far apart to be counted."""
     saturated: bool = False
     """Above log K - 1: the ceiling is what was measured; say "at least"."""
     caution: str | None = None

@@ -35,6 +35,10 @@ class Pairs:
     dropped: dict[str, list[int]]
     """Constant columns of each array, which say nothing."""
 
+    def unlike(self) -> Int64[Tensor, " G"]:
+        """The first pair of each group: no two of them are alike."""
+        return torch.from_numpy(np.unique(self.groups.numpy(), return_index=True)[1])
+
 
 def load(path: Path) -> tuple[Tensor, Tensor]:
     """`x` and `y` of an npz, float64 [N, d1] and [N, d2]; nothing is unpickled. Raises ArraysInvalid."""

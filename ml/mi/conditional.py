@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from scipy.special import ndtri
 from scipy.stats import kstest, normaltest
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ LEVEL = 0.01  # of the test of residuals, over all of them together
 CUT = 3.0  # deviations
 NEIGHBOURS = 10
 MOST_NEIGHBOURHOODS = 5000  # of pairs among which neighbours are sought
+MOST_TESTED = 20_000
 
 
 class Conditional(nn.Module):
@@ -80,7 +81,7 @@ class Residuals:
         self._common = common
         self._residuals: list[Tensor] = []
         self._inputs: list[Tensor] = []
-        self._learned_from: list[int] = []
+        self._items: list[Tensor] = []
 
     def add(
         self,
@@ -88,29 +89,32 @@ class Residuals:
         v: Float[Tensor, "H r2"],
         x: Float[Tensor, "H d1"],
         y: Float[Tensor, "H d2"],
-        learned_from: int,
+        items: Int64[Tensor, " H"],
     ) -> None:
-        """Of the pairs x, y, by a density of v that was learned from so many others; turned as v turns to common coordinates."""
+        """Of the pairs x, y, which are these items, by a density of v; turned as v turns to common coordinates."""
         left, _, right = torch.linalg.svd(v.double().T @ self._common.of_y(y), full_matrices=False)
         self._residuals.append(residuals.double() @ left @ right)
         self._inputs.append(self._common.of_x(x))
-        self._learned_from.append(learned_from)
+        self._items.append(items)
 
-    def bear_out(self) -> bool:
-        """Whether they are what the learned densities say, all together: see `borne_out`."""
-        return borne_out(torch.cat(self._residuals), torch.cat(self._inputs), min(self._learned_from))
+    def bear_out(self, unlike: Int64[Tensor, " G"]) -> bool:
+        """Whether they are what the learned densities say, all together, told from items that are not alike: see `borne_out`."""
+        chosen = torch.isin(torch.cat(self._items), unlike)
+        return borne_out(torch.cat(self._residuals)[chosen], torch.cat(self._inputs)[chosen])
 
 
-def borne_out(residuals: Float[Tensor, "N r2"], u: Float[Tensor, "N r1"], learned_from: int) -> bool:
-    """Whether held-out residuals look standard Gaussian and independent of u and of each other: no test rejects at LEVEL.
+def borne_out(residuals: Float[Tensor, "N r2"], u: Float[Tensor, "N r1"]) -> bool:
+    """Whether residuals of independent pairs look standard Gaussian and independent of u and of each other: nothing is rejected.
 
-    Three families share it, each by Bonferroni. Of each coordinate Kolmogorov-Smirnov, and skewness with kurtosis (D'Agostino,
-    Pearson 1973). Correlations of residuals, their squares and their length with u, its squares, its length and u times its
-    length, and of residuals and squares with each other; errors of a model `learned_from` so many pairs widen what is allowed.
-    Of residuals and their squares with those of NEIGHBOURS in u (Moran 1950), since what a network has not learned is alike
-    nearby. All are cut off at CUT deviations, beyond which a few pairs would decide.
+    Three families of tests share LEVEL, each by Bonferroni. Of each coordinate Kolmogorov-Smirnov, and skewness with kurtosis
+    (D'Agostino, Pearson 1973). Correlations of residuals, their squares and their length with u, its squares, its length and u
+    times its length, and of residuals and squares with each other. Of residuals and their squares with those of NEIGHBOURS in u
+    (Moran 1950), since what a network has not learned is alike nearby; where u repeats its values this level is a little too low.
+    Values of the latter two are cut off at CUT deviations, beyond which a few pairs would decide. What a model errs by on each
+    part of the pairs it owes to the noise of the others, so that over all parts errors cancel rather than widen what is allowed.
     """
-    e, u = residuals.double(), u.double()
+    even = torch.linspace(0, len(residuals) - 1, min(len(residuals), MOST_TESTED)).long()
+    e, u = residuals[even].double(), u[even].double()
     if len(e) < LEAST_TESTED:
         return False  # too few to tell
     squares, lengths = e.square(), u.square().sum(dim=1, keepdim=True)
@@ -118,18 +122,15 @@ def borne_out(residuals: Float[Tensor, "N r2"], u: Float[Tensor, "N r1"], learne
     columns = e.T.numpy()
     if min(min(kstest(column, "norm").pvalue, normaltest(column).pvalue) for column in columns) < level / (2 * len(columns)):
         return False
-    sides = (
-        torch.cat((e, squares, squares.sum(dim=1, keepdim=True)), dim=1),
-        torch.cat((u, u.square(), lengths, u * lengths), dim=1),
-    )
+    of_e = torch.cat((e, squares, squares.sum(dim=1, keepdim=True)), dim=1)
     correlations = torch.cat(
         (
-            _correlations(*sides).flatten(),
+            _correlations(of_e, torch.cat((u, u.square(), lengths, u * lengths), dim=1)).flatten(),
             _correlations(e, e).triu(1).flatten(),
             _correlations(squares, squares).triu(1).flatten(),
         )
     )
-    allowed = -ndtri(level / len(correlations) / 2) * math.sqrt(1 / len(e) + 1 / learned_from)
+    allowed = -ndtri(level / len(correlations) / 2) / math.sqrt(len(e))
     if allowed >= 1 or correlations.abs().max().item() > allowed:
         return False
     nearby = _nearby(torch.cat((e, squares), dim=1), u)
@@ -138,15 +139,14 @@ def borne_out(residuals: Float[Tensor, "N r2"], u: Float[Tensor, "N r1"], learne
 
 def _nearby(values: Float64[Tensor, "N d"], u: Float64[Tensor, "N r1"]) -> Float64[Tensor, " d"]:
     """Mean product of values with those of neighbours in u, in standard deviations were they independent."""
-    every = math.ceil(len(values) / MOST_NEIGHBOURHOODS)
-    values, u = _cut(values[::every]), u[::every]
+    even = torch.linspace(0, len(values) - 1, min(len(values), MOST_NEIGHBOURHOODS)).long()
+    values, u = _cut(values[even]), u[even]
     own = torch.arange(len(u))
-    nearest = [
-        torch.cdist(u[part], u).scatter(1, part[:, None], math.inf).topk(NEIGHBOURS, largest=False).indices
-        for part in own.split(1000)
-    ]
-    near = torch.cat(nearest)
-    one, other = own.repeat_interleave(NEIGHBOURS), near.flatten()
+    nearest = []
+    for part in own.split(1000):
+        distances = torch.cdist(u[part], u).scatter(1, part[:, None], math.inf)
+        nearest.append(distances.topk(NEIGHBOURS, largest=False).indices)
+    one, other = own.repeat_interleave(NEIGHBOURS), torch.cat(nearest).flatten()
     mutual = torch.isin(one * len(u) + other, other * len(u) + one).sum()  # what counts twice varies four times as much
     return (values[one] * values[other]).sum(dim=0) / (len(one) + mutual).sqrt()
 

@@ -22,7 +22,7 @@ from ml.mi.training import VALIDATION, Learned, Scores, calibration, critic_aim,
 MOST_CANDIDATES = 2048
 MOST_NEIGHBOURHOODS = 10_000  # of pairs among which KSG counts
 FEW_DIMENSIONS = 6  # together, in which KSG may be believed
-TOLERATED = 0.08  # nats, or this share of the value: what two estimators may differ by before it is said
+TOLERATED = 0.08  # nats, or this share of the value: what a bound may be off by; half of it is said
 WITNESSES = ("ksg", "cca", "leave_one_out", "doe")  # that no critic has a part in: where one fails, so may all critics
 LEAST_HELD_OUT = 4  # pairs at a time
 LEAST_EFFECTIVE = 0.02  # of the items, below which few of them carry the mean over strangers
@@ -280,7 +280,7 @@ def _read_density(fold: Fold, readings: dict[str, Readings], residuals: Residual
     with torch.no_grad():
         x, y = pairs.x[fold.held_out], pairs.y[fold.held_out]
         u, v = learned.inputs(x, y)
-        residuals.add(learned.network.residuals(u, v), v, x, y, len(fold.training) + len(fold.validation))
+        residuals.add(learned.network.residuals(u, v), v, x, y, fold.held_out)
         found, seen = (
             [_by_density(learned, pairs.x[batch], pairs.y[batch]) for batch in batches]
             for batches in (fold.batches, fold.trained_on())
@@ -294,7 +294,9 @@ def _read_density(fold: Fold, readings: dict[str, Readings], residuals: Residual
 
 def _judge_density(pairs: Pairs, readings: dict[str, Readings], residuals: Residuals) -> None:
     """Say of what was read from learned densities whether it bounds anything."""
-    misfit = [] if residuals.bear_out() else ["held-out residuals are not what the learned density of y given x says"]
+    misfit = (
+        [] if residuals.bear_out(pairs.unlike()) else ["held-out residuals are not what the learned density of y given x says"]
+    )
     components = ["it is that of principal components, and of the arrays there may be more"] if pairs.reduced else []
     for name, reading in readings.items():
         if TRAINED_FOR[name] != "density":
@@ -317,23 +319,29 @@ def _by_density(learned: Learned[Conditional], x: Tensor, y: Tensor) -> dict[str
 
 
 def _untrained(name: str, pairs: Pairs, generator: torch.Generator) -> Estimate:
+    unlike = pairs.unlike()
     if name == "cca":
         found = cca.cca(pairs.x, pairs.y)
+        found = replace(found, stderr=found.stderr * math.sqrt(len(pairs.x) / len(unlike)))
         full = cca.canonical(pairs.x, pairs.y)
         u, v = full.of_x(pairs.x), full.of_y(pairs.y)
         rho = torch.zeros(v.shape[1], dtype=torch.float64)
         rho[: len(full.correlations)] = full.correlations
         partner = torch.nn.functional.pad(u, (0, max(v.shape[1] - u.shape[1], 0)))[:, : v.shape[1]]
         residuals = (v - rho * partner) / (1 - rho.square()).sqrt()
-        fits = borne_out(residuals.float(), u.float(), len(u))
+        fits = borne_out(residuals[unlike].float(), u[unlike].float())
         return found if fits else replace(found, caution="blind to all but linear dependence of normal scores, and there is more")
-    some = torch.randperm(len(pairs.x), generator=generator)[:MOST_NEIGHBOURHOODS]
+    alike = len(unlike) < spec.LEAST_PAIRS
+    counted = torch.arange(len(pairs.x)) if alike else unlike
+    some = counted[torch.randperm(len(counted), generator=generator)[:MOST_NEIGHBOURHOODS]]
     found = ksg.ksg(pairs.x[some], pairs.y[some], generator)
     dimensions = pairs.x.shape[1] + pairs.y.shape[1]
-    if dimensions <= FEW_DIMENSIONS:
+    if alike:
+        return replace(found, low=False, caution=f"neighbours are alike: the pairs are of {len(unlike)} groups")
+    if dimensions <= FEW_DIMENSIONS or (found.caution is not None and not found.low):
         return found
     many = f"counts of neighbours read low in {dimensions} dimensions; {FEW_DIMENSIONS} together are few enough"
-    return replace(found, caution=many)
+    return replace(found, low=True, caution=many)
 
 
 # Splitting --------------------------------------------------------------------------------------------------------------
@@ -416,8 +424,8 @@ def _compared(mi: dict[str, Estimate], pairs: Pairs, generator: torch.Generator)
         if name not in others and (name == "cca" or dimensions <= FEW_DIMENSIONS):
             others[name] = _untrained(name, pairs, generator)
     lower = max((found.value - 3 * found.stderr for found in mi.values() if found.kind == "lower"), default=-math.inf)
-    low = {"ksg": others["ksg"]} if "ksg" in others else {}  # if anything: what reads more than it may be believed all the less
-    untrained = low | {name: its for name, its in others.items() if name == "cca" and its.caution is None}
+    low = {name: its for name, its in others.items() if name == "ksg" and its.low}  # what reads less than it is lower still
+    untrained = low | {name: its for name, its in others.items() if name in ("ksg", "cca") and its.caution is None}
     mi = {name: _beneath(found, lower, untrained) for name, found in mi.items()}
     others |= mi
     witnesses = {name: others[name] for name in WITNESSES if name in others and others[name].caution is None}

@@ -57,6 +57,15 @@ def test_the_error_of_more_pairs_than_are_split_falls_with_their_root() -> None:
     assert few.stderr / many.stderr == pytest.approx(2, rel=0.4)
 
 
+def test_rounded_values_read_high_and_say_so() -> None:
+    """Who stands exactly where nearness ends is not counted, and on a grid those are many. Classes are no grid."""
+    x, y = gaussians(0.0, 1000, 1, Generator().manual_seed(0))
+    rounded = ksg((10 * x).round(), (10 * y).round(), Generator().manual_seed(0))
+    assert rounded.value > 0.1 and "values repeat" in str(rounded.caution)
+    classes = ksg((x > 0).double(), (y > 0).double(), Generator().manual_seed(0))
+    assert classes.caution is None and classes.value == pytest.approx(0, abs=3 * classes.stderr)
+
+
 def test_neighbours_that_are_too_far_away_are_said_to_be() -> None:
     """Along a spiral's arms the 3rd of 1000 neighbours lies on another arm."""
     x, y = gaussians(1.0, 1000, 2, Generator().manual_seed(0))
