@@ -49,7 +49,7 @@ def main() -> None:
     done = {line["name"]: line for line in map(json.loads, KEPT.read_text().splitlines())} if KEPT.exists() else {}
     wanted = DEFAULT if asked.default else tuple(ESTIMATORS)
     known = {
-        name: not asked.default or CODE_VERSION == line["codes"][-1]
+        name: not asked.default or line["codes"][-1] == CODE_VERSION
         for name, line in done.items()
         if set(wanted) <= set(line["estimates"])
     }
