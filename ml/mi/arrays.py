@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from ml.spec import LEAST_PAIRS, MOST_COLUMNS, MOST_PAIRS
 
 PAIRS_A_DIMENSION = 20  # at least, or an array is reduced to its principal components
 MOST_DIMENSIONS = 128
+BY_CHANCE = 0.05  # of the equal pairs, with more of which they are no copies
 MOST_COPIES = 10  # of a pair on average; with more the values are few, and repeated draws are no copies
 
 
@@ -36,8 +38,15 @@ class Pairs:
     """Constant columns of each array, which say nothing."""
 
     def unlike(self) -> Int64[Tensor, " G"]:
-        """The first pair of each group: no two of them are alike."""
-        return torch.from_numpy(np.unique(self.groups.numpy(), return_index=True)[1])
+        """The first pair of each group, so that no two are alike; all pairs where values repeat so often that they meet by chance.
+
+        That is so of rounded values: were x and y independent, a share of the equal pairs that is worth speaking of would be
+        equal all the same.
+        """
+        pairs = len(self.x) * (len(self.x) - 1) / 2
+        by_chance = _equal(_rows(self.x)) * _equal(_rows(self.y)) / pairs
+        first = np.unique(self.groups.numpy(), return_index=True)[1]
+        return torch.arange(len(self.x)) if by_chance > BY_CHANCE * _equal(self.groups.numpy()) else torch.from_numpy(first)
 
 
 def load(path: Path) -> tuple[Tensor, Tensor]:
@@ -137,9 +146,19 @@ def _principal_components(array: Float64[Tensor, "N d"], generator: Generator) -
 
 
 def _groups(x: Float64[Tensor, "N d1"], y: Float64[Tensor, "N d2"]) -> Int64[Tensor, " N"]:
-    rows = np.ascontiguousarray(torch.cat((x, y), dim=1).numpy() + 0.0)  # -0 is 0
-    whole = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1])))[:, 0]
-    _, first, which = np.unique(whole, return_index=True, return_inverse=True)
-    if len(first) * MOST_COPIES < len(rows):
-        return torch.arange(len(rows))
+    _, first, which = np.unique(_rows(torch.cat((x, y), dim=1)), return_index=True, return_inverse=True)
+    if len(first) * MOST_COPIES < len(x):
+        return torch.arange(len(x))
     return torch.from_numpy(first.argsort().argsort()[which])  # in the order of their coming, whatever the unit
+
+
+def _rows(array: Float64[Tensor, "N d"]) -> Any:
+    """Each row as one value, to compare it by."""
+    rows = np.ascontiguousarray(array.numpy() + 0.0)  # -0 is 0
+    return rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1])))[:, 0]
+
+
+def _equal(values: Any) -> float:
+    """How many pairs of values are equal."""
+    counts = np.unique(values, return_counts=True)[1]
+    return float((counts * (counts - 1) / 2).sum())
