@@ -38,7 +38,7 @@ class Pairs:
     """Constant columns of each array, which say nothing."""
 
     def unlike(self) -> Int64[Tensor, " G"]:
-        """The first pair of each group, so that no two are alike; all pairs where values repeat so often that they meet by chance.
+        """The first pair of each group, so that no two are alike; all pairs where values repeat and so meet by chance.
 
         That is so of rounded values: were x and y independent, a share of the equal pairs that is worth speaking of would be
         equal all the same.
