@@ -98,6 +98,11 @@ def upload(row: Dataset) -> schemas.Upload:
     )
 
 
+def checkpoint(known: dict[str, Any]) -> schemas.Checkpoint:
+    """A checkpoint as clients see it."""
+    return schemas.Checkpoint(**known, links={"self": f"/v1/checkpoints/{known['id']}"})
+
+
 def mi_estimate(row: MiEstimate) -> schemas.MiEstimation:
     """An estimate of two arrays' information as clients see it."""
     base = f"/v1/mi-estimates/{row.id}"

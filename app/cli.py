@@ -43,7 +43,7 @@ def _existing(file: Path) -> Path:
 
 
 SpecArgument = Annotated[Path, typer.Argument(metavar="FILE", callback=_existing, help="YAML or JSON; - is stdin.")]
-IdArgument = Annotated[str, typer.Argument(metavar="ID", help="exp_..., swp_..., ds_... or mie_...")]
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="exp_..., swp_..., ds_..., mie_... or ckp_...")]
 WaitOption = Annotated[bool, typer.Option("--wait", help="Show its progress until it is finished.")]
 
 
@@ -122,6 +122,33 @@ def upload(
 
 
 @cli.command(rich_help_panel=_ASK)
+def evaluate(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(metavar="CHECKPOINT", exists=True, dir_okay=False, help="Weights: safetensors, or what torch.save wrote."),
+    ],
+    file: SpecArgument,
+    wait: WaitOption = False,
+    url: UrlOption = None,
+) -> None:
+    """Measure an encoder of your own as it is: the spec says which architecture, and on which views, dataset and tasks."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import open as open_with_bar  # noqa: PLC0415
+
+    spec = _read(file)
+    encoder = spec.get("encoder")
+    if not isinstance(encoder, dict) or "kind" not in encoder:
+        raise _SpecFileError(f"{file} needs `encoder` with a `kind`: the architecture of the checkpoint")
+    console = Console(stderr=True)
+    with _service(url) as service:
+        shown = {"description": "uploading", "console": console, "disable": not console.is_terminal}
+        with open_with_bar(checkpoint, "rb", **shown) as opened:
+            found = service.upload_checkpoint(opened)
+        asked = {**spec, "encoder": {**encoder, "weights": found["id"]}, "method": {"kind": "frozen"}}
+        _queued(service, service.submit(asked), wait)
+
+
+@cli.command(rich_help_panel=_ASK)
 def datasets(url: UrlOption = None) -> None:
     """List the uploaded datasets, newest first."""
     from rich.console import Console  # noqa: PLC0415
@@ -138,7 +165,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="As the API has it.")] = False,
     url: UrlOption = None,
 ) -> None:
-    """Show how an experiment, a sweep, an uploaded dataset or an estimate stands."""
+    """Show how an experiment, a sweep, an uploaded dataset or an estimate stands, or what a checkpoint is."""
     from rich.console import Console  # noqa: PLC0415
 
     with _service(url) as service:
@@ -316,7 +343,14 @@ def _show(service: "Sweetspot", found: "Json", console: "Console") -> None:
     from app import tables  # noqa: PLC0415
 
     kind = found["id"].partition("_")[0]
-    console.print({"exp": tables.experiment, "swp": tables.sweep, "ds": tables.dataset, "mie": tables.mi_estimate}[kind](found))
+    shown = {
+        "exp": tables.experiment,
+        "swp": tables.sweep,
+        "ds": tables.dataset,
+        "mie": tables.mi_estimate,
+        "ckp": tables.checkpoint,
+    }
+    console.print(shown[kind](found))
     if kind == "swp" and (predictors := tables.predictors(service.curve(found["id"]))).row_count:
         console.print(predictors)
     if kind == "mie" and found["results"]:

@@ -32,7 +32,7 @@ CurveFormat = Literal["json", "csv", "svg", "png", "pdf", "vl.json"]
 Sort = Literal["views", "datasets", "methods", "encoders", "tasks", "estimators", "presets"]
 Layout = Literal["class_folders", "photos", "array", "clips", "paired"]
 TERMINAL = frozenset({"succeeded", "failed", "cancelled", "ready", "rejected"})
-_COLLECTIONS = {"exp": "experiments", "swp": "sweeps", "ds": "datasets", "mie": "mi-estimates"}
+_COLLECTIONS = {"exp": "experiments", "swp": "sweeps", "ds": "datasets", "mie": "mi-estimates", "ckp": "checkpoints"}
 _LONGEST_WAIT = 60.0  # seconds that the API holds a request with `Prefer: wait`
 
 
@@ -156,6 +156,10 @@ class Sweetspot:
         dataset = self._send_file("/v1/datasets", file, {"name": name, "layout": layout})
         return self.wait(dataset["id"]) if wait else dataset
 
+    def upload_checkpoint(self, file: Path | BinaryIO, name: str | None = None) -> Json:
+        """Upload an encoder's weights, safetensors or what torch.save wrote; specs name its id as their `encoder.weights`."""
+        return self._send_file("/v1/checkpoints", file, {"name": name})
+
     def estimate_mi(
         self,
         arrays: "Path | BinaryIO | tuple[ArrayLike, ArrayLike]",
@@ -203,7 +207,7 @@ class Sweetspot:
         return self._json("GET", f"/v1/experiments/{id}")
 
     def get(self, id: str) -> Json:
-        """An experiment, a sweep, an uploaded dataset or an estimate."""
+        """An experiment, a sweep, an uploaded dataset, an estimate or a checkpoint."""
         return self._json("GET", _path(id))
 
     def experiments(self, **filters: str) -> Iterator[Json]:
@@ -389,7 +393,7 @@ def _default_url(data_dir: Path | None) -> str:
 def _path(id: str) -> str:
     collection = _COLLECTIONS.get(id.partition("_")[0])
     if collection is None:
-        kinds = "an experiment (exp_...), a sweep (swp_...), a dataset (ds_...) or an estimate (mie_...)"
+        kinds = "an experiment (exp_...), a sweep (swp_...), a dataset (ds_...), an estimate (mie_...) or a checkpoint (ckp_...)"
         raise SweetspotError(f"{id!r} is no id of {kinds}")
     return f"/v1/{collection}/{id}"
 

@@ -11,7 +11,7 @@ from fastapi_offline import FastAPIOffline
 from app import openapi, problems
 from app.dependencies import Replay
 from app.middleware import BodyLimit, EntityTags, Head, RequestId
-from app.routers import catalog, datasets, experiments, health, mi_estimates, presets, previews, sweeps
+from app.routers import catalog, checkpoints, datasets, experiments, health, mi_estimates, presets, previews, sweeps
 from app.settings import configure_logs
 from app.version import VERSION
 
@@ -35,13 +35,14 @@ def create_app() -> FastAPI:
         lifespan=_lifespan,
         separate_input_output_schemas=False,
     )
-    app.add_middleware(BodyLimit, most=LARGEST_BODY, streamed=[datasets.router.prefix, mi_estimates.router.prefix])
+    streamed = (datasets.router, checkpoints.router, mi_estimates.router)
+    app.add_middleware(BodyLimit, most=LARGEST_BODY, streamed=[router.prefix for router in streamed])
     app.add_middleware(EntityTags)
     app.add_middleware(Head)
     app.add_middleware(RequestId)
     problems.install(app)
     app.add_exception_handler(Replay, _replay)
-    for module in (experiments, sweeps, presets, previews, datasets, mi_estimates, catalog, health):
+    for module in (experiments, sweeps, presets, previews, datasets, checkpoints, mi_estimates, catalog, health):
         app.include_router(module.router)
     app.add_api_route("/", _home, include_in_schema=False)
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]

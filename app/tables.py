@@ -42,7 +42,9 @@ def experiment(found: Json) -> RenderableType:
         table.add_row(name, Text(words))
     for name, task in results["tasks"].items():
         low, high = task["ci"]
-        table.add_row(name, f"{task['metric']} {task['value']:.3f} [{low:.3f}, {high:.3f}], chance {task['chance']:.3f}")
+        reference = "" if task.get("supervised") is None else f", with labels {task['supervised']:.3f}"
+        words = f"{task['metric']} {task['value']:.3f} [{low:.3f}, {high:.3f}], chance {task['chance']:.3f}{reference}"
+        table.add_row(name, words)
     for name, value in (results.get("quality") or {}).items():
         if name in _QUALITY and value is not None:
             table.add_row(name, f"{value:.3f}, {_QUALITY[name]}")
@@ -112,6 +114,15 @@ def datasets(found: Iterable[Json]) -> Table:
     return table
 
 
+def checkpoint(found: Json) -> RenderableType:
+    """What an uploaded checkpoint is."""
+    table = _rows()
+    for field in ("id", "name", "format"):
+        table.add_row(field, Text(found[field]))
+    table.add_row("size", f"{found['size']} bytes")
+    return table
+
+
 def mi_estimate(found: Json) -> RenderableType:
     """How an estimate of two arrays' information stands, and what each estimator found."""
     table = _facts(found)
@@ -169,9 +180,7 @@ def curve(found: Json, task: str | None = None) -> Table:
 
 
 def _facts(found: Json) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold")
-    table.add_column()
+    table = _rows()
     table.add_row("id", found["id"])
     if found["name"]:
         table.add_row("name", Text(found["name"]))
@@ -179,6 +188,13 @@ def _facts(found: Json) -> Table:
     for field in ("created_at", "started_at", "finished_at"):
         if found[field]:
             table.add_row(field.removesuffix("_at"), found[field])
+    return table
+
+
+def _rows() -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column()
     return table
 
 

@@ -289,7 +289,9 @@ def test_the_documents_name_every_setting_and_its_default() -> None:
     assert told == {f"SWEETSPOT_{name.upper()}_SECONDS": value for name, value in vars(Timers()).items()}
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/architecture.md", "docs/science.md", "docs/views.md", "docs/deploy.md"])
+@pytest.mark.parametrize(
+    "path", ["README.md", "docs/architecture.md", "docs/science.md", "docs/views.md", "docs/methods.md", "docs/deploy.md"]
+)
 def test_the_documents_name_files_and_targets_that_exist(path: str) -> None:
     text = (ROOT / path).read_text()
     for link in re.findall(r"\]\(([^)#:]+)\)", text):

@@ -1,5 +1,5 @@
 """Where files lie: those of an experiment in a folder an attempt, so that a late writer cannot touch another attempt's; an upload
-as it came, under its hash, and decoded, under its id; the arrays of an estimate under its id."""
+as it came, under its hash, and decoded, under its id; the arrays of an estimate under its id; a checkpoint under its hash."""
 
 import json
 import os
@@ -73,6 +73,16 @@ def decoding_folder(dataset_id: str, attempt: int) -> Path:
 def arrays(estimate_id: str) -> Path:
     """The npz of an estimate that is not finished."""
     return settings().uploads_dir / "arrays" / f"{estimate_id}.npz"
+
+
+def checkpoint(sha256: str) -> Path:
+    """Weights from which experiments begin, as they came."""
+    return settings().uploads_dir / "checkpoints" / sha256
+
+
+def description(path: Path) -> Path:
+    """What is known of such weights, as JSON beside them."""
+    return path.with_name(f"{path.name}.json")
 
 
 def keep(received: Path, path: Path) -> None:

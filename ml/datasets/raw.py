@@ -36,6 +36,10 @@ class Library:
     uploads: Path
     prepared: Path
 
+    def checkpoint(self, checkpoint_id: str) -> Path:
+        """Where uploaded weights lie."""
+        return self.uploads / "checkpoints" / checkpoint_id.removeprefix("ckp_")
+
 
 @dataclass(frozen=True, eq=False)
 class Part:
