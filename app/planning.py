@@ -10,17 +10,24 @@ from sqlalchemy.orm import Session
 
 from app import datasets
 from app.errors import FieldError, Invalid, StateConflict
-from app.persistence import hardware, workers
+from app.persistence import checkpoints, hardware, workers
 from app.persistence.datasets import Named
 from app.persistence.models import Experiment
 from app.presets import Preset
 from app.problems import field_errors
 from app.schemas import Cost, PresetRun
-from ml.spec import Dataset, DatasetFacts, ExperimentSpec, SpecError, SweepSpec, expand, resolve
+from ml.spec import WHOLE, Dataset, DatasetFacts, ExperimentSpec, SpecError, SweepSpec, expand, resolve
 
 # Pairs of stills per second on one CPU core at 16x16 pixels, where width is a choice at width 16. With the image's side and with
 # width the rates fall by these powers, which fit small_conv at 16 and 32 pixels and widths 16 to 64.
-REFERENCE_RATE = {"small_conv": 14_000.0, "resnet18": 60.0, "conv_lstm": 7_000.0}
+REFERENCE_RATE = {
+    "small_conv": 14_000.0,
+    "small_alexnet": 1_300.0,
+    "resnet18": 60.0,
+    "resnet34": 30.0,
+    "resnet50": 20.0,
+    "conv_lstm": 7_000.0,
+}
 SIDE_POWER, WIDTH_POWER = 1.6, 1.3
 FIXED_SECONDS = 2.0  # for loading, the information, the quality and the tasks
 REFERENCE_SHARE = 1 / 8  # of the pretraining: what the supervised reference takes where items have classes
@@ -31,7 +38,7 @@ WORKER_SILENCE = 60  # seconds after which a worker is not counted any more
 def plan(session: Session, spec: ExperimentSpec) -> ExperimentSpec:
     """The resolved spec, or one that waits for an upload to be decoded. Raises Invalid with the field at fault."""
     try:
-        return _resolved(spec, Named(session), _precision(session))
+        return _resolved(session, spec, Named(session), _precision(session))
     except SpecError as error:
         raise Invalid.field(error.pointer, error.message) from None
 
@@ -45,7 +52,7 @@ def plan_sweep(session: Session, sweep: SweepSpec) -> tuple[SweepSpec, list[tupl
         raise Invalid.field("/base/seed", f"at most {HIGHEST_SEED} less the other {sweep.seeds - 1} seeds, not {sweep.base.seed}")
     try:
         for index, spec in expand(sweep):
-            trainings.append((index, _plan_member(sweep, index, spec, named, precision)))
+            trainings.append((index, _plan_member(session, sweep, index, spec, named, precision)))
     except SpecError as error:
         raise Invalid.field(error.pointer, error.message) from None
     except ValidationError as error:
@@ -86,7 +93,8 @@ def cost(session: Session, *specs: ExperimentSpec) -> Cost:
     for spec, pace in zip(specs, paces, strict=True):
         speed = rates[pace] or REFERENCE_RATE[spec.encoder.kind] * _smaller(spec)
         facts = datasets.facts(spec.dataset)
-        pairs = spec.pretrain.total_steps(facts.train) * (spec.pretrain.batch_size or 256)
+        steps = 0 if spec.method.kind == "frozen" else spec.pretrain.total_steps(facts.train)
+        pairs = steps * (spec.pretrain.batch_size or 256)
         total += FIXED_SECONDS + pairs * (1 + REFERENCE_SHARE * any(facts.targets().values())) / speed
     return Cost(trainings=len(specs), seconds=float(f"{total:.3g}"), basis=basis)
 
@@ -112,11 +120,16 @@ def _smaller(spec: ExperimentSpec) -> float:
 
 
 def _plan_member(
-    sweep: SweepSpec, index: int, spec: ExperimentSpec, named: Named, precision: Literal["float32", "bfloat16"]
+    session: Session,
+    sweep: SweepSpec,
+    index: int,
+    spec: ExperimentSpec,
+    named: Named,
+    precision: Literal["float32", "bfloat16"],
 ) -> ExperimentSpec:
     """Resolve one training, and say what is wrong with it in terms of the sweep: its axis value, or its base."""
     try:
-        return _resolved(spec, named, precision)
+        return _resolved(session, spec, named, precision)
     except SpecError as error:
         raise Invalid.field(_in_sweep(sweep, index, error.pointer), error.message) from None
     except Invalid as error:
@@ -132,8 +145,9 @@ def facts(dataset: Dataset, pointer: str) -> DatasetFacts:
         raise Invalid(error.detail, errors=found) from None
 
 
-def _resolved(spec: ExperimentSpec, named: Named, precision: Literal["float32", "bfloat16"]) -> ExperimentSpec:
+def _resolved(session: Session, spec: ExperimentSpec, named: Named, precision: Literal["float32", "bfloat16"]) -> ExperimentSpec:
     """As it will be run; where an upload is not decoded yet, as it was asked but for the arithmetic."""
+    checkpoints.require(session, spec)
     if not named.awaited(spec):
         return resolve(spec, facts, precision)
     chosen = precision if spec.pretrain.precision == "auto" else spec.pretrain.precision
@@ -141,6 +155,10 @@ def _resolved(spec: ExperimentSpec, named: Named, precision: Literal["float32", 
 
 
 def _in_sweep(sweep: SweepSpec, index: int, pointer: str) -> str:
+    if sweep.axis.path == WHOLE:
+        value = sweep.axis.values[index]
+        on_axis = isinstance(value, dict) and pointer.split("/")[1] in value
+        return f"/axis/values/{index}{pointer}" if on_axis else f"/base{pointer}"
     node = "/" + sweep.axis.path.replace(".", "/")
     on_axis = f"{pointer}/".startswith(f"{node}/")
     return f"/axis/values/{index}{pointer.removeprefix(node)}" if on_axis else f"/base{pointer}"
@@ -159,7 +177,8 @@ def _pace(spec: ExperimentSpec) -> str:
     """The part of a resolved spec on which its speed depends most, as JSON: experiments are alike that have it in common."""
     sizes = {field: getattr(spec.views, field) for field in ("size", "frames") if hasattr(spec.views, field)}
     like = {
-        "encoder": spec.encoder.model_dump(mode="json"),
+        "encoder": spec.encoder.model_dump(mode="json", exclude={"weights"}),
+        "method": {"kind": spec.method.kind},
         "dataset": {"image_size": spec.dataset.image_size},
         "views": {"kind": spec.views.kind} | sizes,
         "pretrain": {"precision": spec.pretrain.precision},

@@ -12,6 +12,8 @@ PHOTOGRAPHS = ("div2k", "sunhays80", "bsds500")
 IMAGES = ("cifar10", "cifar10_lossless_subset", "cifar10_jpeg")
 
 CROPS = {"kind": "augment", "crop_scale_min": 0.2, "jitter": 0, "grayscale_p": 0}
+ALEXNET = {"kind": "small_alexnet", "width": 24}
+HALF_ALEXNET = {"kind": "small_alexnet", "width": 12}  # for each of CMC's two views
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,79 @@ PRESETS = {
             "base": _on_images({"kind": "augment"}, steps=600),
             "axis": {"path": "views.jitter", "values": [0, 0.125, 0.25, 0.5, 1.0, 1.5, 2.5]},
             "seeds": 2,
+        },
+    ),
+    "cmc-colour-spaces": Preset(
+        "In which colour space should contrastive multiview coding split an image?",
+        {
+            "name": "CMC by colour space",
+            "base": _on_images({"kind": "color_split", "before": CROPS}, steps=300)
+            | {"method": {"kind": "cmc"}, "encoder": HALF_ALEXNET},
+            "axis": {
+                "path": "views.space",
+                "values": ["rgb", "hsv", "lab", "ydbdr"],
+                "labels": ["RGB", "HSV", "Lab", "YDbDr"],
+            },
+            "seeds": 2,
+        },
+    ),
+    "cpc-patches": Preset(
+        "How large should the patches be whose rows contrastive predictive coding foretells?",
+        {
+            "name": "CPC by the size of patches",
+            "base": _on_images({"kind": "patch_grid", "stride": 8}, steps=300) | {"method": {"kind": "cpc"}, "encoder": ALEXNET},
+            "axis": {"path": "views.size", "values": [8, 12, 16, 24]},
+            "seeds": 2,
+        },
+    ),
+    "pirl-jigsaw": Preset(
+        "How much should the jigsaw count beside the image?",
+        {
+            "name": "PIRL by the jigsaw's weight",
+            "base": _on_images({"kind": "augment", "jitter": 0.5}, steps=300) | {"method": {"kind": "pirl"}, "encoder": ALEXNET},
+            "axis": {"path": "method.jigsaw_weight", "values": [0, 0.25, 0.5, 0.75, 1]},
+            "seeds": 2,
+        },
+    ),
+    "six-methods": Preset(
+        "Which method makes the best views of an image? InstDis, MoCo, CMC, PIRL, SimCLR, CPC with one encoder and one budget, "
+        "and InfoMin's own setting.",
+        {
+            "name": "The six methods",
+            "base": {
+                "dataset": {"name": IMAGES},
+                "views": {"kind": "augment", "crop_scale_min": 0.2, "jitter": 0.5},
+                "encoder": ALEXNET,
+                "pretrain": {"steps": 240, "batch_size": 128},
+                "mi": {"k": 512},
+                "tasks": [
+                    {"kind": "classification", "name": "linear"},
+                    {"kind": "classification", "name": "linear, SGD", "protocol": "sgd"},
+                    {"kind": "knn"},
+                    {"kind": "classification", "name": "10 a class", "labels_per_class": 10},
+                ],
+            },
+            "axis": {
+                "path": "base",
+                "values": [
+                    {"method": {"kind": "inst_dis", "temperature": 0.1}},
+                    {"method": {"kind": "moco", "momentum": 0.99}},
+                    {
+                        "method": {"kind": "cmc"},
+                        "views": {"kind": "color_split", "space": "lab", "before": CROPS},
+                        "encoder": HALF_ALEXNET,
+                    },
+                    {"method": {"kind": "pirl"}},
+                    {"method": {"kind": "simclr", "projection": 128}},
+                    {
+                        "method": {"kind": "cpc"},
+                        "views": {"kind": "patch_grid", "size": 16, "stride": 8, "before": {"kind": "augment", "jitter": 0.5}},
+                    },
+                    {"method": {"kind": "infomin", "momentum": 0.99}, "views": {"kind": "augment", "recipe": "infomin"}},
+                ],
+                "labels": ["InstDis", "MoCo", "CMC", "PIRL", "SimCLR", "CPC", "InfoMin"],
+            },
+            "seeds": 3,
         },
     ),
     "table2-moving-mnist": Preset(

@@ -119,8 +119,13 @@ class TaskResult(BaseModel):
 
     metric: str = Field(description="`accuracy`, of which more is better, or `pixels`, the mean distance, of which less is.")
     value: float
-    ci: tuple[float, float] = Field(description="95 % interval over the held-out items.")
+    ci: tuple[float, float] = Field(description="95 % interval over the held-out items and the draws of a label budget.")
     chance: float = Field(description="What always giving the same answer would score.")
+    supervised: float | None = Field(
+        None,
+        description="Accuracy of the supervised reference, a network of the encoder's architecture trained with labels for "
+        "`information.missing.steps` steps; null where there is none.",
+    )
     per_class: tuple[float | None, ...] | None = Field(
         None,
         description="Accuracy on the items of each class, null for a class without held-out items; null where the target is a "
@@ -380,6 +385,24 @@ class Upload(BaseModel):
     created_at: datetime
     started_at: datetime | None = Field(description="When the current attempt at decoding it began.")
     finished_at: datetime | None
+
+
+class CheckpointForm(BaseModel):
+    """What comes with an encoder's weights."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = Field(None, max_length=200, description="A title for people; the file's own name by default.")
+
+
+class Checkpoint(BaseModel):
+    """An encoder's weights, from which an experiment begins that names them as its `encoder.weights`."""
+
+    id: str = Field(examples=[f"ckp_{'0f' * 32}"], description="`ckp_` and the SHA-256 of the file.")
+    name: str
+    size: int = Field(description="In bytes.")
+    format: Literal["safetensors", "torch"]
+    links: dict[str, str]
 
 
 class MiEstimateForm(MiEstimate):

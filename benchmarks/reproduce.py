@@ -5,6 +5,7 @@ soon as it is there: broken off, it goes on where it was. Reports lie in `benchm
 """
 
 import argparse
+import base64
 import hashlib
 import json
 import os
@@ -12,10 +13,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.run import as_runners_are, hardware
@@ -44,6 +47,8 @@ class Study:
     judge: Callable[["Rows"], Iterator[Check]]
     differs: str
     """In what it is not as the paper's experiment."""
+    references: Json = field(default_factory=dict)
+    """What each training is held against, by name: the parts in which it is not as the sweep's base."""
 
 
 class Rows:
@@ -170,6 +175,20 @@ def _moving_mnist(rows: Rows) -> Iterator[Check]:
         yield Check(f"sharing {label}: {statement}", measured, met(*found))
 
 
+def _methods(rows: Rows) -> Iterator[Check]:
+    """That the quick probe stands for the field's, and that no lower bound reads above its ceiling."""
+    apart = max(
+        abs(found["tasks"]["linear"]["value"] - found["tasks"]["linear, SGD"]["value"]) for row in rows.results for found in row
+    )
+    yield Check(
+        "the quick linear probe and the field's agree within half a point, in every training",
+        f"{100 * apart:.1f} points",
+        apart <= 0.005,
+    )
+    below = all(found["mi"]["infonce"]["value"] < found["mi"]["infonce"]["log_k"] for row in rows.results for found in row)
+    yield Check("I_NCE lies below log K", "so" if below else "not so", below)
+
+
 SMALL = "a small encoder and a short training, for two cores; some thousands of CIFAR-10 images where the paper has STL-10"
 SCENES = "2 past frames where the paper shows 10, and CIFAR-10 backgrounds where it has STL-10; a short training, one seed"
 STUDIES = {
@@ -178,6 +197,14 @@ STUDIES = {
     "frequency": Study("frequency", _frequency, f"{SMALL}; two random crops are split, since one image alone saturates I_NCE"),
     "crop": Study("fig5-crop", _crop, SMALL),
     "jitter": Study("fig5-jitter", _jitter, SMALL),
+    "methods": Study(
+        "six-methods",
+        _methods,
+        "a quarter of the small AlexNet's channels, 240 steps of 128 pairs where the papers train for hundreds of epochs, and "
+        "4000 images; MoCo's and InfoMin's key encoders keep .99 and not .999 of their weights a step, since there are so few; "
+        "bank and queue are as large as 4000 images allow",
+        {"random": {"method": {"kind": "frozen"}}, "supervised": {"method": {"kind": "supervised"}}},
+    ),
     "moving-mnist": Study("table2-moving-mnist", _moving_mnist, SCENES),
     "moving-mnist-places": Study(
         "moving-mnist-places", _moving_mnist, f"{SCENES}; and the last map flattened where the paper averages over it"
@@ -208,16 +235,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _carry_out(name: str, study: Study, workers: int, only: Sequence[str] | None, fresh: bool) -> None:
     from app import planning, presets  # noqa: PLC0415
     from app.version import CODE_VERSION  # noqa: PLC0415
-    from ml.spec import expand, identity, resolve  # noqa: PLC0415
+    from ml.spec import WHOLE, Axis, expand, resolve  # noqa: PLC0415
 
     sweep = presets.get(study.preset).sweep
     trainings = [(index, resolve(spec, planning.facts, _precision())) for index, spec in expand(sweep)]
+    references = [
+        (name, resolve(spec, planning.facts, _precision()))
+        for name, parts in study.references.items()
+        for _, spec in expand(sweep.model_copy(update={"axis": Axis(path=WHOLE, values=(parts,))}))
+    ]
     kept = FOLDER / f"{name}.jsonl"
     done: dict[str, Json] = {}
     if kept.exists():
         lines = map(json.loads, kept.read_text().splitlines())
         done = {line["key"]: line for line in lines if not fresh or line["code"] == CODE_VERSION}
-    keys = [hashlib.sha256(json.dumps(identity(spec), sort_keys=True).encode()).hexdigest()[:16] for _, spec in trainings]
+    keys = [_key(spec) for _, spec in trainings]
     labels = _labels(sweep.axis)
     if only is not None and not set(only) <= set(labels):
         sys.exit(f"{name} has no {', '.join(sorted(set(only) - set(labels)))}; it has {', '.join(labels)}")
@@ -226,7 +258,9 @@ def _carry_out(name: str, study: Study, workers: int, only: Sequence[str] | None
         for key, (index, spec) in zip(keys, trainings, strict=True)
         if key not in done and (only is None or labels[index] in only)
     }
-    print(f"{name}: {len(trainings)} trainings, {len(missing)} to do", flush=True)
+    if only is None:
+        missing |= {key: spec for _, spec in references if (key := _key(spec)) not in done}
+    print(f"{name}: {len(trainings) + len(references)} trainings, {len(missing)} to do", flush=True)
     FOLDER.mkdir(exist_ok=True)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         running = {pool.submit(_train, spec.model_dump_json()): key for key, spec in missing.items()}
@@ -236,7 +270,18 @@ def _carry_out(name: str, study: Study, workers: int, only: Sequence[str] | None
             with kept.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             print(f"{name}: {line['words']}", flush=True)
-    _report(name, study, sweep, [(index, done[key]) for key, (index, _) in zip(keys, trainings, strict=True) if key in done])
+    beside: dict[str, list[Json]] = {}
+    for title, spec in references:
+        if (key := _key(spec)) in done:
+            beside.setdefault(title, []).append(done[key])
+    found = [(index, done[key]) for key, (index, _) in zip(keys, trainings, strict=True) if key in done]
+    _report(name, study, sweep, found, beside)
+
+
+def _key(spec: Any) -> str:
+    from ml.spec import identity  # noqa: PLC0415
+
+    return hashlib.sha256(json.dumps(identity(spec), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _train(document: str) -> Json:
@@ -245,20 +290,26 @@ def _train(document: str) -> Json:
 
     from app.version import CODE_VERSION  # noqa: PLC0415
     from ml import experiment  # noqa: PLC0415
-    from ml.events import Result  # noqa: PLC0415
+    from ml.events import Artifact, Result  # noqa: PLC0415
     from ml.spec import ExperimentSpec  # noqa: PLC0415
 
     torch.set_num_threads(1)
     spec = ExperimentSpec.model_validate_json(document)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     started = time.monotonic()
-    (results,) = (event.results for event in experiment.run(spec, _library(), device) if isinstance(event, Result))
+    merits: dict[str, str] = {}
+    for event in experiment.run(spec, _library(), device):
+        if isinstance(event, Artifact) and event.name == "predictions.npz":
+            merits = _packed(event.content)
+        if isinstance(event, Result):
+            results = event.results
     nats = results["mi"]["infonce"]["value"]
     tasks = ", ".join(f"{name} {found['value']:.3f}" for name, found in results["tasks"].items())
-    words = f"{spec.views.model_dump(exclude_defaults=True)} seed {spec.seed}: {nats:.2f} nats; {tasks}"
+    words = f"{spec.method.kind}, {spec.views.model_dump(exclude_defaults=True)} seed {spec.seed}: {nats:.2f} nats; {tasks}"
     return {
         "spec": spec.model_dump(mode="json"),
         "results": results,
+        "merits": merits,
         "seconds": round(time.monotonic() - started, 1),
         "code": CODE_VERSION,
         "date": datetime.now(UTC).date().isoformat(),
@@ -282,7 +333,9 @@ def _precision() -> Any:
 # Reporting ------------------------------------------------------------------------------------------------------------
 
 
-def _report(name: str, study: Study, sweep: Any, trainings: Sequence[tuple[int, Json]]) -> None:
+def _report(
+    name: str, study: Study, sweep: Any, trainings: Sequence[tuple[int, Json]], references: dict[str, list[Json]]
+) -> None:
     """`NAME.md` with its checks and its table, `NAME.svg` with its curve, `NAME-views.png` with pairs along the axis."""
     import vl_convert  # noqa: PLC0415
 
@@ -304,7 +357,11 @@ def _report(name: str, study: Study, sweep: Any, trainings: Sequence[tuple[int, 
     views = figure.views_picture(list(zip(captions, pictures, strict=True)))
     (FOLDER / f"{name}-views.png").write_bytes(vl_convert.vegalite_to_png(views, scale=1))
     untrained = [label for index, label in enumerate(labels) if index not in trained]
-    (FOLDER / f"{name}.md").write_text(_page(name, study, sweep, rows, [line for _, line in trainings], untrained))
+    page = _page(name, study, sweep, rows, [line for _, line in trainings], untrained)
+    if references:
+        of_rows = {label: [line for at, line in trainings if labels[at] == label] for label in rows.labels}
+        page += _beside(of_rows, references)
+    (FOLDER / f"{name}.md").write_text(page)
     print(f"{name}: written to {FOLDER / name}.md", flush=True)
 
 
@@ -377,6 +434,72 @@ def _page(name: str, study: Study, sweep: Any, rows: Rows, lines: Sequence[Json]
             "",
         ]
     )
+
+
+def _beside(rows: dict[str, list[Json]], references: dict[str, list[Json]]) -> str:
+    """Each row of a study and its references, with the differences between them."""
+    tasks = list(next(iter(rows.values()))[0]["merits"])
+    everything = rows | references
+    table = [
+        f"| {label} | "
+        + " | ".join(f"{100 * mean(line['results']['tasks'][task]['value'] for line in lines):.1f}" for task in tasks)
+        + f" | {mean(line['results']['mi']['infonce']['value'] for line in lines):.2f}"
+        + f" | {median([line['results']['timing']['pairs_per_second'] for line in lines]):.0f}"
+        + f" | {len(lines)} |"
+        for label, lines in everything.items()
+    ]
+    differences = [
+        f"| {label} | " + " | ".join(_apart(rows[label], of, task) for task in tasks for of in references.values()) + " |"
+        for label in rows
+    ]
+    heads = " | ".join(f"{task}: less {reference}" for task in tasks for reference in references)
+    return "\n".join(
+        [
+            "",
+            "## Beside what was not trained, and what was trained with labels",
+            "",
+            "Accuracies in percent, means over the seeds; pairs per second of one thread beside another, medians.",
+            "",
+            "| | " + " | ".join(tasks) + " | I_NCE (nats) | pairs/s | seeds |",
+            "|---" * (len(tasks) + 4) + "|",
+            *table,
+            "",
+            "Differences in points, with 95 % intervals by a bootstrap over seeds and held-out images, paired by image.",
+            "",
+            f"| | {heads} |",
+            "|---" * (1 + len(tasks) * len(references)) + "|",
+            *differences,
+            "",
+        ]
+    )
+
+
+def _apart(lines: Sequence[Json], references: Sequence[Json], task: str) -> str:
+    import torch  # noqa: PLC0415
+
+    from ml.tasks import bootstrap  # noqa: PLC0415
+
+    ours, theirs = (torch.stack([_unpacked(line["merits"][task]) for line in of]) for of in (lines, references))
+    low, high = bootstrap.difference(ours, theirs, torch.Generator().manual_seed(0))
+    return f"{100 * (ours.mean() - theirs.mean()):+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def _packed(predictions: bytes) -> dict[str, str]:
+    """Of each task that learned from all labels, whether each held-out item was right: bits, as base64."""
+    import numpy as np  # noqa: PLC0415
+
+    with np.load(BytesIO(predictions), allow_pickle=False) as arrays:
+        merits = {name: arrays[name] for name in arrays.files if not name.endswith(" items")}
+    whole = {name: values for name, values in merits.items() if np.isin(values, (0, 1)).all()}
+    return {name: f"{len(values)} {base64.b64encode(np.packbits(values > 0)).decode()}" for name, values in whole.items()}
+
+
+def _unpacked(text: str) -> Any:
+    import numpy as np  # noqa: PLC0415
+    import torch  # noqa: PLC0415
+
+    count, bits = text.split(" ")
+    return torch.from_numpy(np.unpackbits(np.frombuffer(base64.b64decode(bits), np.uint8))[: int(count)]).double()
 
 
 if __name__ == "__main__":

@@ -51,15 +51,16 @@ def measure() -> Iterator[Figure]:
 def _step(images: Tensor, recipe: spec.Augment | None, *, bfloat16: bool) -> Callable[[], Any]:
     standardise = Standardise(torch.zeros(3), torch.ones(3))
     encoder = PixelEncoder(encoders.build(spec.SmallConv(width=WIDTH), 3), standardise, autocast=bfloat16)
-    method = methods.build(spec.SimCLR(), [encoder], (encoder.features, encoder.features))
+    method = methods.build(spec.SimCLR(), methods.Setting([encoder], [encoder.features], len(images), spec.Noise(kind="noise")))
     method = method.to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(method.parameters(), fused=True)
     generator = Generator().manual_seed(0)
+    items = torch.arange(len(images))
 
     def step() -> None:
-        v1, v2 = (images, images) if recipe is None else views.make(recipe, images, generator)
+        drawn = (images, images) if recipe is None else views.make(recipe, images, generator)
         optimiser.zero_grad()
-        method.loss(v1, v2).backward()
+        method.loss(drawn, items, generator).backward()
         optimiser.step()
 
     return step

@@ -2,30 +2,38 @@
 
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from io import BytesIO
 from typing import Any
+from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from safetensors.torch import save
 from torch import Tensor
-from torch.optim import AdamW
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
 
-from ml import datasets, encoders, information, methods, preview, quality, tasks, views
+from ml import datasets, distributed, encoders, information, methods, optimiser, preview, quality, takeaway, tasks, views
 from ml.datasets import Data, Library, Split
 from ml.encoders import PixelEncoder, Standardise, Whiten
 from ml.events import Artifact, Checkpoint, Event, Metric, Progress, Result, Stage
 from ml.hardware import hardware
-from ml.methods import Method
-from ml.optimiser import adamw, learning_rate, set_rate
-from ml.spec import ColorSplit, Dataset, ExperimentSpec, Patches, resolve
+from ml.information import Information
+from ml.live import Live
+from ml.methods import Method, Setting
+from ml.optimiser import Average, learning_rate, set_rate
+from ml.spec import ColorSplit, Dataset, ExperimentSpec, Frozen, Patches, resolve
 from ml.views import Views
+from ml.weights import load as load_weights
 
 METRIC_POINTS = 50  # of each metric in a run
 STATISTICS_ITEMS = 10_000  # from which the encoder's standardisation is computed
+MOST_EMBEDDED = 32_000_000  # bytes of features that are kept of both splits
 
 
 class Diverged(RuntimeError):
@@ -36,21 +44,17 @@ def run(spec: ExperimentSpec, library: Library, device: torch.device, resume: Ch
     """Carry out a resolved spec on the datasets of the library, from the beginning or from a checkpoint of the same spec.
 
     The same spec gives the same numbers, bit for bit on a CPU with the same number of threads, resumed or not. To cancel, stop
-    iterating. Raises DatasetMissing, DatasetInvalid, SpecError (the spec does not fit the dataset) and Diverged.
+    iterating. Raises DatasetMissing, DatasetInvalid, CheckpointInvalid, SpecError (the spec does not fit the dataset) and
+    Diverged.
     """
     timing: dict[str, float] = {}
     started = time.perf_counter()
     yield Stage("data")
-    as_photographs = isinstance(spec.views, Patches)
-    wanted = [(spec.dataset, as_photographs), *((task.dataset, False) for task in spec.tasks if task.dataset)]
-    for dataset, whole in wanted:
-        for done, total in datasets.prepare(dataset, library, whole):
-            yield Progress("data", done, total, snapshot=None)
-    loaded = {dataset: datasets.load(dataset, library, device, whole) for dataset, whole in wanted}
-    data = datasets.load(spec.dataset, library, device, as_photographs)
-    spec = resolve(spec, lambda dataset, _: loaded[dataset].facts)
-    yield Artifact("preview.png", "image/png", preview.of_data(data, spec.views, pairs=8, seed=spec.seed))
-    training = _start(spec, data, device) if resume is None else _resume(_start(spec, data, device), resume)
+    spec, data, loaded = yield from _prepare(spec, library, device)
+    yield Artifact("preview.png", "image/png", preview.of_data(data, spec.views, 8, spec.seed, spec.method))
+    training = _start(spec, data, library, device)
+    if resume is not None:
+        training = _resume(training, resume)
     timing["data"] = time.perf_counter() - started
 
     yield Stage("pretrain")
@@ -71,14 +75,20 @@ def run(spec: ExperimentSpec, library: Library, device: torch.device, resume: Ch
 
     started = time.perf_counter()
     yield Stage("tasks")
-    scores = yield from _evaluate_tasks(spec, library, training)
+    scores, merits, encoded = yield from _evaluate_tasks(spec, library, training, found)
     timing["tasks"] = time.perf_counter() - started
 
     for which, encoder in enumerate(method.encoders, start=1):
         weights = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
         name = "encoder.safetensors" if len(method.encoders) == 1 else f"encoder_v{which}.safetensors"
         yield Artifact(name, "application/octet-stream", save(weights))
-    timing["pairs_per_second"] = training.step * _batch_size(spec) / training.seconds
+    yield Artifact("load_encoder.py", "text/x-python", takeaway.load_encoder(spec).encode())
+    if merits:
+        yield Artifact("predictions.npz", "application/x-npz", _npz(merits))
+    sizeless = isinstance(spec.views, Patches) and data.facts.layout == "photos"
+    if spec.dataset in encoded or not sizeless:
+        yield Artifact("embeddings.npz", "application/x-npz", _embeddings(spec, library, training, encoded.get(spec.dataset)))
+    timing["pairs_per_second"] = training.step * _batch_size(spec) / max(training.seconds, 1e-9)
     yield Result(
         {
             "mi": {name: asdict(estimate) for name, estimate in mi.items()},
@@ -97,15 +107,49 @@ def run(spec: ExperimentSpec, library: Library, device: torch.device, resume: Ch
     )
 
 
+Encoded = dict[Dataset, tuple[Tensor, Tensor]]
+"""Features of the two splits of datasets."""
+
+
+def pretrain(spec: ExperimentSpec, library: Library, device: torch.device, resume: Checkpoint | None = None) -> Iterator[Event]:
+    """The pretraining alone: the checkpoint of its last step is one from which `run` goes on to measure.
+
+    Where a process group is there its processes train together, each calling this with the same arguments. Raises as `run` does.
+    """
+    yield Stage("data")
+    spec, data, _ = yield from _prepare(spec, library, device)
+    training = _start(spec, data, library, device)
+    if resume is not None:
+        training = _resume(training, resume)
+    yield Stage("pretrain")
+    yield from _pretrain(spec, data, training)
+
+
+def _prepare(
+    spec: ExperimentSpec, library: Library, device: torch.device
+) -> Generator[Event, None, tuple[ExperimentSpec, Data, dict[Dataset, Data]]]:
+    """The spec as it will be run, its dataset, and all datasets that it names."""
+    as_photographs = isinstance(spec.views, Patches)
+    wanted = [(spec.dataset, as_photographs), *((task.dataset, False) for task in spec.tasks if task.dataset)]
+    for dataset, whole in wanted:
+        for done, total in datasets.prepare(dataset, library, whole):
+            yield Progress("data", done, total, snapshot=None)
+    loaded = {dataset: datasets.load(dataset, library, device, whole) for dataset, whole in wanted}
+    data = datasets.load(spec.dataset, library, device, as_photographs)
+    return resolve(spec, lambda dataset, _: loaded[dataset].facts), data, loaded
+
+
 @dataclass(eq=False)
 class Training:
     """What changes while training, and what a checkpoint therefore holds."""
 
     method: Method
-    optimiser: AdamW
+    optimiser: Optimizer
     generator: torch.Generator
     order: Int64[Tensor, " N"]
     """The training items in the order of the epoch that runs; photographs come round until a batch is full."""
+    average: Average | None
+    """Of the weights, where that is what is measured."""
     step: int = 0
     seconds: float = 0.0
 
@@ -114,24 +158,33 @@ class Training:
         tensors = {f"method.{name}": tensor for name, tensor in self.method.state_dict().items()}
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{name}": tensor for name, tensor in state.items()}
+        if self.average is not None:
+            tensors |= {f"average.{index}": tensor for index, tensor in enumerate(self.average.weights)}
         tensors |= {"generator": self.generator.get_state(), "order": self.order}
         copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
         return Checkpoint(self.step, copies, {"seconds": self.seconds})
 
 
-def _start(spec: ExperimentSpec, data: Data, device: torch.device) -> Training:
+def _start(spec: ExperimentSpec, data: Data, library: Library, device: torch.device) -> Training:
     examples = _examples(spec, data, device)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(_seed(spec, "weights"))
         pixel_encoders = _pixel_encoders(spec, data, device)
-        method = methods.build(spec.method, pixel_encoders, _widths(pixel_encoders, examples))
+        if spec.encoder.weights is not None:
+            load_weights(library.checkpoint(spec.encoder.weights), pixel_encoders)
+        widths = _widths(pixel_encoders, examples)
+        classes = {name: target for name, target in data.train.targets.items() if not target.is_floating_point()}
+        method = methods.build(spec.method, Setting(pixel_encoders, widths, data.facts.train, spec.views, classes))
+    if method.synced:
+        distributed.synced(method)
     # Channels last is faster in either precision, on a CPU too; torch's stubs forget that a module can be told.
     method = method.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Training(
         method=method,
-        optimiser=adamw(method, spec.pretrain),
+        optimiser=optimiser.build(method, spec.pretrain),
         generator=_generator(spec, "pretrain", device),
         order=torch.arange(data.facts.train, device=device),
+        average=None if spec.pretrain.ema is None else Average(method, spec.pretrain.ema),
     )
 
 
@@ -145,7 +198,9 @@ def _untrained(spec: ExperimentSpec, data: Data, device: torch.device) -> list[P
 def _pixel_encoders(spec: ExperimentSpec, data: Data, device: torch.device) -> list[PixelEncoder]:
     """One, or one for each view; their weights come from torch's global generator."""
     return [
-        PixelEncoder(encoders.build(spec.encoder, view.shape[-3]), standardise, spec.pretrain.precision == "bfloat16")
+        PixelEncoder(
+            encoders.build(spec.encoder, view.shape[-3], spec.method.norm), standardise, spec.pretrain.precision == "bfloat16"
+        )
         for view, standardise in zip(_examples(spec, data, device), _standardisers(spec, data, device), strict=False)
     ]
 
@@ -223,9 +278,12 @@ def _resume(training: Training, checkpoint: Checkpoint) -> Training:
     for name, tensor in parts["optimiser"].items():
         index, _, moment = name.partition(".")
         like = parameters[int(index)]
-        # The fused optimiser goes through memory in order, so moments must lie as their parameter does.
+        # A fused optimiser goes through memory in order, so moments must lie as their parameter does.
         states.setdefault(int(index), {})[moment] = torch.empty_like(like).copy_(tensor) if tensor.ndim else tensor
     training.optimiser.load_state_dict({"state": states, "param_groups": training.optimiser.state_dict()["param_groups"]})
+    if training.average is not None:
+        for place, weights in enumerate(training.average.weights):
+            weights.copy_(parts["average"][str(place)])
     training.generator.set_state(checkpoint.tensors["generator"])
     training.order = checkpoint.tensors["order"].to(training.order.device)
     training.step = checkpoint.step
@@ -235,10 +293,13 @@ def _resume(training: Training, checkpoint: Checkpoint) -> Training:
 
 def _pretrain(spec: ExperimentSpec, data: Data, training: Training) -> Iterator[Event]:
     items, batch_size = data.facts.train, _batch_size(spec)
-    steps = spec.pretrain.total_steps(items)
+    steps = _steps(spec, items)
     steps_an_epoch = max(items // batch_size, 1)
-    every = math.ceil(steps / METRIC_POINTS)
+    every = max(math.ceil(steps / METRIC_POINTS), 1)
     method = training.method.train()
+    live = Live(spec, data, _generator(spec, "live", data.device))
+    several = distributed.processes() > 1
+    loss_of = DistributedDataParallel(method, broadcast_buffers=False, find_unused_parameters=True) if several else method
     while training.step < steps:
         started = time.perf_counter()
         batch = training.step % steps_an_epoch
@@ -247,42 +308,91 @@ def _pretrain(spec: ExperimentSpec, data: Data, training: Training) -> Iterator[
             orders = [torch.randperm(items, generator=training.generator, device=training.generator.device) for _ in rounds]
             training.order = torch.cat(orders)
         chosen = training.order[batch * batch_size : (batch + 1) * batch_size]
-        v1, v2 = views.make(spec.views, data.train.take(chosen), training.generator)
-        loss = method.loss(v1, v2)
+        drawn = method.draw(spec.views, data.train.take(chosen), training.generator)
+        loss = loss_of(drawn, chosen, training.generator)
         rate = learning_rate(spec.pretrain, training.step, steps)
         set_rate(training.optimiser, rate)
         training.optimiser.zero_grad()
         loss.backward()
+        if spec.pretrain.gradient_clip is not None:
+            clip_grad_norm_(method.parameters(), spec.pretrain.gradient_clip)
         training.optimiser.step()
+        method.update()
+        if training.average is not None:
+            training.average.follow()
         training.step += 1
         training.seconds += time.perf_counter() - started
         if training.step % every == 0 or training.step == steps:
             yield Metric("loss", training.step, _finite(loss, training.step))
             yield Metric("learning_rate", training.step, rate)
+        yield from live.measure(method, training.step)
         yield Progress("pretrain", training.step, steps, training.snapshot)
+    if training.average is not None:
+        training.average.install()
 
 
-def _evaluate_tasks(spec: ExperimentSpec, library: Library, training: Training) -> Generator[Event, None, dict[str, Any]]:
-    """The tasks on the frozen encoders' features of clean items, by their names; each dataset is encoded once."""
-    encoded: dict[Dataset, tuple[Tensor, Tensor]] = {}
-    scores = {}
+def _evaluate_tasks(
+    spec: ExperimentSpec, library: Library, training: Training, known: Information
+) -> Generator[Event, None, tuple[dict[str, Any], dict[str, Tensor], Encoded]]:
+    """The tasks on the frozen encoders' features of clean items, by their names; each dataset is encoded once.
+
+    Also what each held-out item scored, a mean over draws of labels, and its place in the split.
+    """
+    encoded: Encoded = {}
+    scores: dict[str, Any] = {}
+    merits: dict[str, Tensor] = {}
     device = training.generator.device
     for step, task in enumerate(spec.tasks, start=1):
         dataset = task.dataset or spec.dataset
         data = datasets.load(dataset, library, device)
         if dataset not in encoded:
-            train, test = (_features(spec, training.method, split) for split in (data.train, data.test))
-            encoded[dataset] = (train, test)
-        known = [_with_target(*part, task.target) for part in zip((data.train, data.test), encoded[dataset], strict=True)]
-        found = tasks.Features(*known[0], *known[1], classes=data.facts.targets()[task.target] or 0)
-        scores[task.name or task.kind] = asdict(tasks.evaluate(task, found, _generator(spec, "labels", device)))
+            of_train, of_test = (_features(spec, training.method, split) for split in (data.train, data.test))
+            encoded[dataset] = (of_train, of_test)
+        train, test = (_with_target(*part, task.target) for part in zip((data.train, data.test), encoded[dataset], strict=True))
+        features = tasks.Features(*train, *test, classes=data.facts.targets()[task.target] or 0)
+        score, of_items = tasks.evaluate(task, features, _generator(spec, "labels", device))
+        name = task.name or task.kind
+        scores[name] = asdict(replace(score, supervised=_supervised(known, task.target) if dataset == spec.dataset else None))
+        has_it = _known(data.test)[list(data.test.targets).index(task.target)]
+        merits |= {f"{name}.merits": of_items.float(), f"{name}.items": has_it.nonzero()[:, 0]}
         yield Progress("tasks", step, len(spec.tasks), training.snapshot)
-    return scores
+    return scores, merits, encoded
+
+
+def _supervised(known: Information, target: str) -> float | None:
+    """Accuracy of the supervised reference on undisturbed items."""
+    about = known if target == known.target else (known.by_target or {}).get(target)
+    return about.missing.accuracy if about is not None and about.missing is not None else None
+
+
+def _embeddings(spec: ExperimentSpec, library: Library, training: Training, encoded: tuple[Tensor, Tensor] | None) -> bytes:
+    """An npz of features of clean items of the dataset with their targets: of both splits where they are few, else held out."""
+    data = datasets.load(spec.dataset, library, training.generator.device)
+    train, test = encoded or (None, _features(spec, training.method, data.test))
+    kept = {"test": (data.test, test)}
+    if train is not None and (len(train) + len(test)) * test.shape[1] * 4 <= MOST_EMBEDDED:
+        kept = {"train": (data.train, train)} | kept
+    arrays = {}
+    for name, (split, features) in kept.items():
+        arrays[name] = features
+        arrays |= {f"{name}_{target}": values[_known(split).any(dim=0)] for target, values in split.targets.items()}
+    return _npz(arrays)
+
+
+def _npz(arrays: Mapping[str, Tensor]) -> bytes:
+    """The same bytes for the same arrays, unlike np.savez's, which know the time."""
+    content = BytesIO()
+    with ZipFile(content, "w") as archive:
+        for name, tensor in arrays.items():
+            with archive.open(ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, tensor.cpu().numpy(), allow_pickle=False)
+    return content.getvalue()
 
 
 def _features(spec: ExperimentSpec, method: Method, split: Split) -> Float[Tensor, "N F"]:
-    """Features of the items that have any target, side by side where there are two encoders."""
-    items = _known(split).any(dim=0).nonzero()[:, 0]
+    """Features of the items that have any target, or of all where there is none, side by side where there are two encoders."""
+    everything = torch.arange(len(split), device=next(method.parameters()).device)
+    items = everything[_known(split).any(dim=0)] if split.targets else everything
     features = []
     with torch.no_grad():
         for chunk in items.split(512):
@@ -315,6 +425,11 @@ def _generator(spec: ExperimentSpec, purpose: str, device: torch.device) -> torc
 def _seed(spec: ExperimentSpec, purpose: str) -> int:
     """A seed of its own for each purpose, so that drawing more for one does not move the others."""
     return int(np.random.SeedSequence((spec.seed, *purpose.encode())).generate_state(1)[0])
+
+
+def _steps(spec: ExperimentSpec, items: int) -> int:
+    """Of pretraining over so many items."""
+    return 0 if isinstance(spec.method, Frozen) else spec.pretrain.total_steps(items)
 
 
 def _batch_size(spec: ExperimentSpec) -> int:

@@ -182,11 +182,10 @@ def _shared(
 
     def similarities(items: Int64[Tensor, " K"]) -> Float[Tensor, "K K"]:
         with torch.no_grad():
-            v1, v2 = views.make(asked.views, data.test.take(items), chances)
-            return method.similarities(v1, v2)
+            return method.similarities(*method.views(asked.views, data.test.take(items), chances))
 
     found = [similarities(items) for items in held_out.calibrating]
-    temperature = infonce.fit_temperature(found, asked.method.temperature, data.facts.calibration)
+    temperature = infonce.fit_temperature(found, _trained_at(asked), data.facts.calibration)
     targets = {} if labelled is None else {target: data.test.targets[target] for target in labelled.classes}
     within = {}  # the temperatures of the nuisance parts: a critic that knows the class alone must read 0, and not below
     for target, y in targets.items():
@@ -195,7 +194,7 @@ def _shared(
             for scores, items in zip(found, held_out.calibrating, strict=True)
             for _, block in parts.of_one_class(scores, y[items])
         ]
-        within[target] = infonce.fit_temperature(blocks, asked.method.temperature, data.facts.calibration)
+        within[target] = infonce.fit_temperature(blocks, _trained_at(asked), data.facts.calibration)
     whole = []
     of_class: dict[str, list[tuple[Tensor, ...]]] = {target: [] for target in targets}
     for items in held_out.evaluating:
@@ -212,6 +211,11 @@ def _shared(
         total, nuisance, log_candidates = (infonce.by_item(part, items) for part in contributed)
         shared[target] = parts.split(total, nuisance, log_candidates, k)
     return infonce.from_contributions(torch.cat(whole), torch.cat(held_out.evaluating), k), shared
+
+
+def _trained_at(asked: spec.ExperimentSpec) -> float:
+    assert asked.method.temperature is not None, "a resolved spec has it"
+    return asked.method.temperature
 
 
 def _reference(
@@ -313,7 +317,7 @@ def _by_others(
     embedded = []
     for chunk in items.split(CHUNK):
         with torch.no_grad():
-            embedded.append(method.embeddings(*views.make(asked.views, data.test.take(chunk), chances)))
+            embedded.append(method.embeddings(*method.views(asked.views, data.test.take(chunk), chances)))
         yield None
     z1, z2 = (torch.cat(view).cpu() for view in zip(*embedded, strict=True))
     of_photographs = items.cpu() if isinstance(asked.views, spec.Patches) else None  # their patches are alike

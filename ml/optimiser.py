@@ -1,22 +1,33 @@
-"""AdamW with linear warm-up and cosine decay."""
+"""AdamW, SGD and LARS with linear warm-up and cosine decay, and the moving average of what they train."""
 
 import math
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from torch import nn
-from torch.optim import AdamW
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
 
 from ml.spec import Pretrain
 
 
-def adamw(network: nn.Module, pretrain: Pretrain) -> AdamW:
-    """Weight decay on all weights but those of norms, and not on biases. Loshchilov, Hutter 2019."""
-    decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]  # norms and biases
-    groups = [{"params": decayed, "weight_decay": pretrain.weight_decay}, {"params": others, "weight_decay": 0.0}]
+def build(network: nn.Module, pretrain: Pretrain) -> Optimizer:
+    """Of all that the network trains; weight decay on all weights but those of norms, and not on biases."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    decayed = [parameter for parameter in trained if parameter.ndim > 1]
+    others = [parameter for parameter in trained if parameter.ndim <= 1]  # norms and biases
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": pretrain.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    if pretrain.optimiser == "sgd":
+        return SGD(groups, lr=0.0, momentum=pretrain.momentum)
+    if pretrain.optimiser == "lars":
+        return LARS(groups, pretrain.momentum)
     return AdamW(groups, fused=True)
 
 
-def set_rate(optimiser: AdamW, rate: float) -> None:
+def set_rate(optimiser: Optimizer, rate: float) -> None:
     """Of the next step, for all parameters."""
     for group in optimiser.param_groups:
         group["lr"] = rate
@@ -29,3 +40,56 @@ def learning_rate(pretrain: Pretrain, step: int, steps: int) -> float:
     if step < warmup:
         return peak * (step + 1) / warmup
     return peak * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1))) / 2
+
+
+class LARS(Optimizer):
+    """SGD with momentum whose step in each layer's weights is in proportion to their norm.
+
+    You, Gitman, Ginsburg 2017, algorithm 1. Norms and biases take the plain step, as in Chen et al. 2020.
+    """
+
+    TRUST = 0.001
+
+    def __init__(self, groups: Iterable[dict[str, Any]], momentum: float) -> None:
+        super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step; `closure`, which others need, is not called."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._move(parameter, group["lr"], group["weight_decay"], group["momentum"])
+        return None
+
+    def _move(self, weights: Tensor, rate: float, decay: float, momentum: float) -> None:
+        assert weights.grad is not None, "the caller looked"
+        gradient = weights.grad.add(weights, alpha=decay)
+        if weights.ndim > 1:
+            norm, of_gradient = weights.norm(), gradient.norm()
+            trust = self.TRUST * norm / of_gradient
+            gradient.mul_(torch.where((norm > 0) & (of_gradient > 0), trust, 1.0))
+        if "momentum_buffer" not in self.state[weights]:
+            self.state[weights]["momentum_buffer"] = torch.zeros_like(weights)
+        velocity: Tensor = self.state[weights]["momentum_buffer"]
+        weights.sub_(velocity.mul_(momentum).add_(gradient, alpha=rate))
+
+
+class Average:
+    """The exponential moving average of a network's trained weights. Polyak, Juditsky 1992."""
+
+    def __init__(self, network: nn.Module, keep: float) -> None:
+        self._live: list[Tensor] = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self._keep = keep
+        self.weights = [parameter.detach().clone() for parameter in self._live]
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """The optimiser has made a step."""
+        torch._foreach_lerp_(self.weights, self._live, 1 - self._keep)
+
+    @torch.no_grad()
+    def install(self) -> None:
+        """Let the network have the average for its weights."""
+        for live, average in zip(self._live, self.weights, strict=True):
+            live.copy_(average)

@@ -15,6 +15,7 @@ from torch import Generator
 from ml import datasets, spec, tiles, views
 from ml.datasets import Data, Library, Split
 from ml.datasets.split import PairSplit, Pixels
+from ml.methods import jigsaw
 from ml.tiles import Tiles
 from ml.views import drawn
 
@@ -39,17 +40,21 @@ def preview(dataset: spec.Dataset, recipe: spec.Views, library: Library, pairs: 
     return of_data(data, recipe, pairs, seed)
 
 
-def of_data(data: Data, recipe: spec.Views, pairs: int, seed: int) -> bytes:
-    """The same for a dataset that is already loaded."""
+def of_data(data: Data, recipe: spec.Views, pairs: int, seed: int, method: spec.Method | None = None) -> bytes:
+    """The same for a dataset that is already loaded; of a method that cuts v2 up, as it sees it."""
     generator = Generator(data.device).manual_seed(seed)
     items = torch.randperm(len(data.train), generator=generator, device=data.device)[:pairs]
     with drawn.recording() as record:
         v1, v2 = views.make(recipe, data.train.take(items), generator)
+    in_pieces = isinstance(method, spec.PIRL)
+    if in_pieces:
+        v2 = jigsaw.laid_out(jigsaw.cut(v2, generator))
     first, second = tiles.of_views(recipe, v1.cpu(), v2.cpu(), _stored(data.train))
     captions = [record.captions(sample) for sample in range(len(items))]
     lines = [f"{len(items)} pairs of training items of {data.facts.name}, seed {seed}", *_renderings(first, second)]
     file = io.BytesIO()
-    _page(spec.in_words(parameters(recipe)), lines, _heads(recipe), (first, second), captions).save(file, "PNG")
+    heads = ("v1", "v2: in nine pieces") if in_pieces else _heads(recipe)
+    _page(spec.in_words(parameters(recipe)), lines, heads, (first, second), captions).save(file, "PNG")
     return file.getvalue()
 
 

@@ -233,6 +233,11 @@ class Family(Part):
     rgb: ClassVar[bool] = False
     """Whether it needs images of three channels, red, green and blue."""
 
+    @property
+    def exchangeable(self) -> bool:
+        """Whether v1 and v2 are made alike, so that a past v1 is as good a partner of v1 as v2 is."""
+        return False
+
 
 class Noise(Family):
     """v_i = x + sigma * n_i with standard Gaussian n_i, drawn anew for each view and not clipped."""
@@ -242,12 +247,22 @@ class Noise(Family):
         0.5, ge=0, le=100, description="Standard deviation, in units of pixels scaled to [0, 1], before standardisation."
     )
 
+    @property
+    def exchangeable(self) -> bool:
+        """They are made alike."""
+        return True
+
 
 class Crop(Family):
     """A square crop of exactly this fraction of the image at a uniform place, resized back; no flip."""
 
     kind: Literal["crop"]
     area: float = Field(0.5, gt=0, le=1, description="Fraction of the image's area that each view sees.")
+
+    @property
+    def exchangeable(self) -> bool:
+        """They are made alike."""
+        return True
 
 
 def _rising(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -360,6 +375,11 @@ class Augment(Operations, Family):
         return filled
 
     @property
+    def exchangeable(self) -> bool:
+        """Unless v2 is made in a way of its own."""
+        return self.v2 is None
+
+    @property
     def of_v2(self) -> Operations:
         """What is done to make v2."""
         if self.v2 is None:
@@ -461,34 +481,273 @@ Views = Annotated[
 ]
 
 
-# Methods and encoders -------------------------------------------------------------------------------------------------
+# Methods: one model each ----------------------------------------------------------------------------------------------
 
 
-class SimCLR(Part):
+Norm = Literal["batch", "layer"]
+Temperature = Annotated[float, Field(ge=0.005, le=10)]
+HEAD = "The projection: one layer, or two with a ReLU between them."
+WIDTH = "Width of the projection in which the views are compared."
+TEMPERATURE = "Temperature of the softmax over cosine similarities."
+BANK_MOMENTUM = "Share of the old feature in an item's place of the memory bank; the rest is the new one's."
+EMA_MOMENTUM = "Share of its old weights that the key encoder keeps at each step."
+
+
+class Trained(Part):
+    """What all methods share."""
+
+    @property
+    def norm(self) -> Norm:
+        """Which norm the encoder has."""
+        return "batch"
+
+
+class Projected(Trained):
+    """A method that compares views as projections of the encoder's features on the unit sphere."""
+
+    head: Literal["linear", "mlp"] = Field("mlp", description=HEAD)
+    hidden: int | None = Field(
+        None,
+        ge=2,
+        le=16_384,
+        description="Width of an MLP projection's hidden layer; as wide as the encoder's features by default.",
+    )
+
+
+class SimCLR(Projected):
     """NT-Xent over the 2N views of a batch; InfoNCE both ways between views of two kinds. Chen et al. 2020."""
 
     kind: Literal["simclr"] = "simclr"
-    temperature: float = Field(0.2, ge=0.005, le=10, description="Temperature of the softmax over cosine similarities.")
-    projection: int = Field(64, ge=2, le=4096, description="Width of the projection in which the views are compared.")
+    temperature: Temperature = Field(0.2, description=TEMPERATURE)
+    projection: int = Field(64, ge=2, le=4096, description=WIDTH)
 
 
-Method = SimCLR
+class MoCo(Projected):
+    """v1 against v2 as a slowly moving key encoder sees it, among a queue of past keys. He et al. 2020; Chen et al. 2020b (v2).
+
+    Between views of two kinds both ways, with a key encoder and a queue each. A key of the same item never counts as a stranger.
+    """
+
+    kind: Literal["moco"]
+    version: Literal["v1", "v2"] = Field("v2", description="v1: linear projection, temperature 0.07. v2: MLP, 0.2.")
+    temperature: Temperature | None = Field(None, description=f"{TEMPERATURE} The version's by default.")
+    head: Literal["linear", "mlp"] | None = Field(None, description="The projection; the version's by default.")  # type: ignore[assignment]
+    projection: int = Field(128, ge=2, le=4096, description=WIDTH)
+    momentum: float = Field(0.999, ge=0, lt=1, description=EMA_MOMENTUM)
+    queue: int | None = Field(
+        None, ge=2, le=1_048_576, description="Past keys; 65536 by default, or half of the training items where that is less."
+    )
 
 
-class SmallConv(Part):
+class InfoMin(Projected):
+    """MoCo with a second branch, in which v1 is cut into a 3x3 jigsaw before it is compared with v2's key. Tian et al. 2020.
+
+    `views` are the augmentations alone; the method cuts the jigsaw itself.
+    """
+
+    kind: Literal["infomin"]
+    temperature: Temperature = Field(0.15, description=TEMPERATURE)
+    projection: int = Field(128, ge=2, le=4096, description=WIDTH)
+    momentum: float = Field(0.999, ge=0, lt=1, description=EMA_MOMENTUM)
+    queue: int | None = Field(
+        None, ge=2, le=1_048_576, description="Past keys; 65536 by default, or half of the training items where that is less."
+    )
+    jigsaw_weight: Probability = Field(0.5, description="Weight of the jigsaw's loss; the image's has the rest.")
+
+
+class InstDis(Projected):
+    """An image against its own past feature among those of other images, in a memory bank. Wu et al. 2018.
+
+    Where v1 and v2 are made in different ways, each against the other's past.
+    """
+
+    kind: Literal["inst_dis"]
+    objective: Literal["nce", "softmax"] = Field(
+        "nce", description="Noise-contrastive estimation with `negatives` drawn from the bank, or the softmax over all of it."
+    )
+    temperature: Temperature = Field(0.07, description=TEMPERATURE)
+    head: Literal["linear", "mlp"] = Field("linear", description=HEAD)
+    projection: int = Field(128, ge=2, le=4096, description=WIDTH)
+    bank_momentum: float = Field(0.5, ge=0, lt=1, description=BANK_MOMENTUM)
+    negatives: int | None = Field(
+        None, ge=1, le=1_048_576, description="Drawn anew for each image; 4096 by default, or all others where there are fewer."
+    )
+
+
+class CMC(Projected):
+    """Views of two kinds, an encoder each; InfoNCE from each to the other. Tian et al. 2019."""
+
+    kind: Literal["cmc"]
+    strangers: Literal["bank", "batch"] = Field(
+        "bank", description="Where negatives come from: a memory bank for each view, as in the paper, or the batch."
+    )
+    temperature: Temperature = Field(0.07, description=TEMPERATURE)
+    head: Literal["linear", "mlp"] = Field("linear", description=HEAD)
+    projection: int = Field(128, ge=2, le=4096, description=WIDTH)
+    bank_momentum: float = Field(0.5, ge=0, lt=1, description=BANK_MOMENTUM)
+    negatives: int | None = Field(
+        None, ge=1, le=1_048_576, description="Drawn from the bank; 4096 by default, or all others where there are fewer."
+    )
+
+
+class PIRL(Projected):
+    """An image and its 3x3 jigsaw, both against the image's past feature in a memory bank. Misra, van der Maaten 2020.
+
+    `views` are the augmentations alone; the method cuts the jigsaw itself, of v2.
+    """
+
+    kind: Literal["pirl"]
+    temperature: Temperature = Field(0.07, description=TEMPERATURE)
+    head: Literal["linear", "mlp"] = Field("linear", description=HEAD)
+    projection: int = Field(128, ge=2, le=4096, description=WIDTH)
+    bank_momentum: float = Field(0.5, ge=0, lt=1, description=BANK_MOMENTUM)
+    negatives: int | None = Field(
+        None, ge=1, le=1_048_576, description="Drawn from the bank; 32000 by default, or all others where there are fewer."
+    )
+    jigsaw_weight: Probability = Field(0.5, description="Weight of the jigsaw's loss; the image's has the rest.")
+
+
+class CPC(Projected):
+    """Rows of a grid of patches foretell the rows below them. van den Oord, Li, Vinyals 2018; Henaff et al. 2020.
+
+    A recurrent network reads the rows from the top; a bilinear form for each step compares what it says of a patch with that
+    patch and with all others of the batch. Layer norm in place of batch norm, through which patches would know each other.
+    """
+
+    kind: Literal["cpc"]
+    temperature: Temperature = Field(0.1, description="Temperature of the softmax over the bilinear forms of unit vectors.")
+    head: Literal["linear", "mlp"] = Field("linear", description=HEAD)
+    projection: int = Field(64, ge=2, le=4096, description="Width in which patches are compared, and of the recurrent network.")
+    steps: int = Field(5, ge=1, le=100, description="Rows below that are foretold; as many as there are, where there are fewer.")
+
+    @property
+    def norm(self) -> Norm:
+        """No batch norm."""
+        return "layer"
+
+
+class Supervised(Trained):
+    """The encoder trained with labels, by cross-entropy on v1 and v2: what to hold the others against."""
+
+    kind: Literal["supervised"]
+    target: Literal["label", "digit", "background"] = Field("label", description="What is predicted.")
+    temperature: Temperature = Field(0.2, description="Where the search for that of I_NCE begins, on the features themselves.")
+
+
+class Frozen(Trained):
+    """No training: the encoder as it was initialised, or as `encoder.weights` gives it. Features are compared as they are."""
+
+    kind: Literal["frozen"]
+    layer_norm: bool = Field(False, description="Whether the encoder has layer norm in place of batch norm, as CPC's have.")
+    temperature: Temperature = Field(0.2, description="Where the search for that of I_NCE begins, on the features themselves.")
+
+    @property
+    def norm(self) -> Norm:
+        """As the checkpoint has it."""
+        return "layer" if self.layer_norm else "batch"
+
+
+Method = Annotated[
+    SimCLR | MoCo | InfoMin | InstDis | CMC | PIRL | CPC | Supervised | Frozen,
+    Field(discriminator="kind"),
+]
+
+
+# Encoders: one model each ---------------------------------------------------------------------------------------------
+
+
+CHECKPOINT_ID = r"^ckp_[0-9a-f]{64}$"
+
+
+class Architecture(Part):
+    """What all encoders share."""
+
+    weights: str | None = Field(
+        None,
+        pattern=CHECKPOINT_ID,
+        description="A checkpoint of `POST /v1/checkpoints` to begin from, `ckp_…`; random weights by default.",
+    )
+
+
+class SmallConv(Architecture):
     """Three strided 3x3 convolutions with batch norm, then the mean over positions."""
 
     kind: Literal["small_conv"] = "small_conv"
     width: int = Field(16, ge=4, le=512, description="Channels of the first layer; each later layer doubles them.")
 
+    @property
+    def features(self) -> int:
+        """Of an image."""
+        return 4 * self.width
 
-class ResNet18(Part):
-    """ResNet-18 with the 3x3 stem and no max pooling, as is usual on small images. He et al. 2016; Chen et al. 2020, B.9."""
+
+class SmallAlexNet(Architecture):
+    """Five 3x3 convolutions with batch norm and three max poolings. The fully connected layers are the projection's.
+
+    As on STL-10 in Tian et al. 2019 and 2020. The tasks read the last map, seen at 3x3.
+    """
+
+    kind: Literal["small_alexnet"]
+    width: int | None = Field(
+        None,
+        ge=4,
+        le=512,
+        description="Channels of the first layer; the others have 2, 4, 4 and 2 times as many. 96 by default, and half of that "
+        "in each of CMC's two encoders.",
+    )
+
+    @property
+    def features(self) -> int:
+        """Of an image."""
+        return 18 * (self.width or 96)
+
+
+Stem = Annotated[
+    Literal["small", "imagenet"] | None,
+    Field(
+        description="`small`: a 3x3 convolution of stride 1 and no max pooling (Chen et al. 2020, B.9); `imagenet`: 7x7 of "
+        "stride 2 and max pooling. By default the first for inputs of up to 96 pixels."
+    ),
+]
+
+
+class ResNet18(Architecture):
+    """ResNet-18. He et al. 2016."""
 
     kind: Literal["resnet18"]
+    stem: Stem = None
+
+    @property
+    def features(self) -> int:
+        """Of an image."""
+        return 512
 
 
-class ConvLSTM(Part):
+class ResNet34(Architecture):
+    """ResNet-34. He et al. 2016."""
+
+    kind: Literal["resnet34"]
+    stem: Stem = None
+
+    @property
+    def features(self) -> int:
+        """Of an image."""
+        return 512
+
+
+class ResNet50(Architecture):
+    """ResNet-50. He et al. 2016."""
+
+    kind: Literal["resnet50"]
+    stem: Stem = None
+
+    @property
+    def features(self) -> int:
+        """Of an image."""
+        return 2048
+
+
+class ConvLSTM(Architecture):
     """Four strided 3x3 convolutions of 8, 16, 32 and 64 channels; over the frames of a clip, an LSTM. Tian et al. 2020.
 
     A still image is encoded by the convolutions alone: they are what the tasks read.
@@ -501,28 +760,66 @@ class ConvLSTM(Part):
         "average", description="Mean over positions, as in the paper, or the whole last map, which keeps where things are."
     )
 
+    @property
+    def features(self) -> int:
+        """Of an image."""
+        return 8 * self.width * (16 if self.pooling == "flatten" else 1)
 
-Encoder = Annotated[SmallConv | ResNet18 | ConvLSTM, Field(discriminator="kind")]
+
+Encoder = Annotated[
+    SmallConv | SmallAlexNet | ResNet18 | ResNet34 | ResNet50 | ConvLSTM,
+    Field(discriminator="kind"),
+]
 
 
 # Pretraining, information, tasks --------------------------------------------------------------------------------------
 
 
 class Pretrain(Part):
-    """AdamW with linear warm-up and cosine decay, for a number of `steps` or of `epochs`."""
+    """An optimiser with linear warm-up and cosine decay, for a number of `steps` or of `epochs`."""
 
     steps: int | None = Field(None, ge=1, le=10_000_000, description="Optimiser steps; give these or `epochs`.")
     epochs: int | None = Field(None, ge=1, le=100_000, description="Passes over the training items; 100 where neither is given.")
     batch_size: int | None = Field(
         None, ge=2, le=65_536, description="Pairs a step; 256 by default, or all training items where there are fewer."
     )
-    learning_rate: float | None = Field(
-        None, gt=0, le=10, description="Peak learning rate; 0.01 for small_conv and 0.001 for deeper encoders by default."
+    optimiser: Literal["adamw", "sgd", "lars"] = Field(
+        "adamw",
+        description="AdamW (Loshchilov, Hutter 2019), SGD with momentum, or LARS (You et al. 2017) for very large batches.",
     )
-    weight_decay: float = Field(1e-4, ge=0, le=10, description="Decoupled weight decay; not on norms and biases.")
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="Peak learning rate. With AdamW 0.01 for small_conv and 0.001 for deeper encoders by default; else "
+        "`base_learning_rate` times the batch size over 256.",
+    )
+    base_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="Peak learning rate for 256 pairs a step, scaled linearly with the batch size (Goyal et al. 2017). With SGD "
+        "0.06 and with LARS 0.3 by default, unless `learning_rate` is given.",
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD and LARS.")
+    weight_decay: float = Field(1e-4, ge=0, le=10, description="Not on norms and biases; decoupled in AdamW.")
     warmup: Probability = Field(0.1, description="Share of the steps in which the learning rate rises.")
+    gradient_clip: float | None = Field(None, gt=0, description="Largest norm of the whole gradient; null: not clipped.")
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Measure the exponential moving average of the weights, which keeps this share of its old value at each "
+        "step; null: the weights themselves.",
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Arithmetic of the encoder. `auto` is frozen to one of the others when the spec is resolved."
+    )
+    processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that train together, each on a GPU of its own where there are GPUs, with a share of each batch.",
     )
 
     @model_validator(mode="after")
@@ -694,6 +991,23 @@ class OnFeatures(Part):
     dataset: Dataset | None = Field(
         None, description="Transfer: learn and score the task on this dataset instead of the one of pretraining."
     )
+    labels: int | None = Field(
+        None, ge=1, description="Label budget in items of the training split, drawn evenly over the classes; null: all."
+    )
+    labels_share: float | None = Field(
+        None, gt=0, le=1, description="The same as a share of the labelled items, 0.01 for 1 %; resolved into `labels`."
+    )
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> "OnFeatures":
+        given = [name for name in BUDGETS if getattr(self, name, None) is not None]
+        if len(given) > 1:
+            raise ValueError(f"one label budget, not {' and '.join(given)}")
+        return self
+
+
+BUDGETS = ("labels", "labels_share", "labels_per_class")
+PER_CLASS = "The same as a number for each class; resolved into `labels`."
 
 
 class Classification(OnFeatures):
@@ -701,8 +1015,11 @@ class Classification(OnFeatures):
 
     kind: Literal["classification"]
     target: Literal["label", "digit", "background"] = Field("label", description="What is predicted.")
-    labels: int | None = Field(
-        None, ge=1, description="Label budget in items, drawn evenly over the classes from the training split; null: all."
+    labels_per_class: int | None = Field(None, ge=1, description=PER_CLASS)
+    protocol: Literal["lbfgs", "sgd"] = Field(
+        "lbfgs",
+        description="How it is fitted: to the optimum by L-BFGS, or by the field's 100 epochs of SGD with cosine decay. Both "
+        "minimise the same loss, and the first is quicker.",
     )
 
 
@@ -711,9 +1028,7 @@ class KNN(OnFeatures):
 
     kind: Literal["knn"]
     target: Literal["label", "digit", "background"] = Field("label", description="What is predicted.")
-    labels: int | None = Field(
-        None, ge=1, description="Label budget in items, drawn evenly over the classes from the training split; null: all."
-    )
+    labels_per_class: int | None = Field(None, ge=1, description=PER_CLASS)
     k: int = Field(200, ge=1, le=10_000, description="Neighbours that vote (all labelled items where there are fewer).")
     temperature: float = Field(0.1, ge=0.005, le=10, description="A neighbour's vote weighs exp(cosine / temperature).")
 
@@ -723,9 +1038,6 @@ class Localization(OnFeatures):
 
     kind: Literal["localization"]
     target: Literal["position"] = Field("position", description="What is predicted.")
-    labels: int | None = Field(
-        None, ge=1, description="Label budget in items, drawn at random from the training split; null: all."
-    )
 
 
 Task = Annotated[Classification | KNN | Localization, Field(discriminator="kind")]
@@ -783,7 +1095,8 @@ class Axis(Part):
         max_length=200,
         pattern=r"^[a-z_0-9]+(\.[a-z_0-9]+)*$",
         examples=["views.sigma", "views"],
-        description="Dotted path of any node of the spec, whole recipes included.",
+        description="Dotted path of any node of the spec, whole recipes included; `base` is the experiment itself, and a value "
+        "then has several of its parts, such as `method` and `views`, in the place of the base's.",
     )
     values: tuple[JsonValue, ...] = Field(min_length=1, max_length=200, description="The values, in the order of the axis.")
     labels: tuple[Annotated[str, Field(min_length=1, max_length=60)], ...] | None = Field(
@@ -856,9 +1169,12 @@ def resolve(spec: ExperimentSpec, facts: Facts, precision: Literal["float32", "b
     """
     known = facts(spec.dataset, "/dataset")
     _refuse_unfit_views(spec.views, known, spec.dataset.image_size or known.image_size)
-    encoder = _resolve_encoder(spec)
+    side = getattr(spec.views, "size", None) or spec.dataset.image_size or known.image_size  # of what the encoder is shown
+    encoder = _resolve_encoder(spec, side)
+    _refuse_unfit_method(spec, known, side)
     parts: dict[str, Any] = {
         "dataset": _resolve_dataset(spec.dataset, known, "/dataset", patches=isinstance(spec.views, Patches)),
+        "method": _resolve_method(spec, known, encoder),
         "encoder": encoder,
         "pretrain": _resolve_pretrain(spec, known, encoder, precision),
         "mi": spec.mi.model_copy(update={"k": _resolve_candidates(spec, known)}),
@@ -881,6 +1197,7 @@ def expand(sweep: SweepSpec) -> Iterator[tuple[int, ExperimentSpec]]:
             yield index, at_value.model_copy(update={"seed": sweep.base.seed + seed})
 
 
+WHOLE = "base"  # the path of an axis along which several parts change together
 NOT_DECISIVE = ("name", "tags", "priority", "limits")
 
 
@@ -968,33 +1285,124 @@ def _resolve_dataset(dataset: Dataset, facts: DatasetFacts, pointer: str, patche
     return dataset.model_copy(update=found)
 
 
-def _resolve_encoder(spec: ExperimentSpec) -> Encoder:
-    if not isinstance(spec.views, Factors):
-        return spec.encoder
-    if "encoder" not in spec.model_fields_set:
-        return ConvLSTM(kind="conv_lstm")
-    if not isinstance(spec.encoder, ConvLSTM):
-        raise SpecError("/encoder/kind", f"factors shows clips, which conv_lstm takes and {spec.encoder.kind} does not")
-    return spec.encoder
+def _refuse_unfit_method(spec: ExperimentSpec, facts: DatasetFacts, side: int) -> None:
+    method, views = spec.method, spec.views
+    if isinstance(method, CMC) and not views.two_kinds:
+        wanted = "color_split, frequency, paired"
+        raise SpecError(
+            "/method/kind", f"cmc has an encoder for each of two kinds of views, and {views.kind} makes one; {wanted}"
+        )
+    if isinstance(method, CPC) and not isinstance(views, PatchGrid):
+        raise SpecError("/method/kind", f"cpc foretells the rows of a patch_grid, which {views.kind} does not cut")
+    if isinstance(method, PIRL | InfoMin) and not isinstance(views, Augment):
+        raise SpecError(
+            "/method/kind", f"{method.kind} takes augment and cuts the jigsaw itself; pieces of what {views.kind} makes are none"
+        )
+    if isinstance(method, PIRL | InfoMin) and side < LEAST_JIGSAW:
+        raise SpecError(
+            "/method/kind",
+            f"the nine pieces of a jigsaw need images of {LEAST_JIGSAW} px at least, and {facts.name} is seen at {side}; choose "
+            "a larger /dataset/image_size",
+        )
+    if isinstance(method, Supervised) and facts.targets().get(method.target) is None:
+        has = [name for name, classes in facts.targets().items() if classes]
+        raise SpecError(
+            "/method/target", f"{facts.name} has no classes {method.target!r}" + (f"; choose {' or '.join(has)}" if has else "")
+        )
+    if isinstance(method, Supervised) and isinstance(views, Factors) and method.target != "digit":
+        raise SpecError("/method/target", f"views of {method.target} are drawn anew for each pair of factors; choose digit")
+    if isinstance(method, Frozen) and isinstance(views, Factors):
+        raise SpecError("/method/kind", "untrained features of a clip and of a still image have nothing to be compared in")
+    if isinstance(method, Frozen | Supervised) and spec.pretrain.processes > 1:
+        raise SpecError("/pretrain/processes", f"{method.kind} trains in one process")
+
+
+LEAST_JIGSAW = 24  # pixels of an image, of which a piece has a quarter
+MOST_STRANGERS = {"moco": 65_536, "infomin": 65_536, "inst_dis": 4096, "cmc": 4096, "pirl": 32_000}  # as in the papers
+
+
+def _resolve_method(spec: ExperimentSpec, facts: DatasetFacts, encoder: Encoder) -> Method:
+    method = spec.method
+    found: dict[str, Any] = {}
+    if isinstance(method, MoCo):
+        of_version: dict[str, Any] = {"v1": ("linear", 0.07), "v2": ("mlp", 0.2)}
+        head, temperature = of_version[method.version]
+        found |= {"head": method.head or head, "temperature": method.temperature or temperature}
+    if isinstance(method, Projected) and found.get("head", method.head) == "mlp":
+        found["hidden"] = method.hidden or encoder.features
+    most = MOST_DRAWN if isinstance(spec.views, Patches) else facts.train
+    batch_size = spec.pretrain.batch_size or min(256, most)
+    if isinstance(method, MoCo | InfoMin):
+        queue = method.queue or max(min(MOST_STRANGERS[method.kind], facts.train // 2), batch_size)
+        if queue < batch_size:
+            raise SpecError("/method/queue", f"{queue} past keys, but each step brings {batch_size}; at least as many")
+        found["queue"] = queue
+    if isinstance(method, CPC) and isinstance(spec.views, PatchGrid):
+        rows = ((spec.dataset.image_size or facts.image_size) - spec.views.size) // spec.views.stride + 1
+        found["steps"] = min(method.steps, rows - 1)
+    if isinstance(method, InstDis | CMC | PIRL):
+        others = facts.train - 1
+        negatives = method.negatives or min(MOST_STRANGERS[method.kind], others)
+        if not 1 <= negatives <= others:
+            raise SpecError(
+                "/method/negatives", f"{negatives} strangers, but {facts.name} has {others} other items; at most {others}"
+            )
+        found["negatives"] = negatives
+    return method.model_copy(update=found)
+
+
+def _resolve_encoder(spec: ExperimentSpec, side: int) -> Encoder:
+    encoder: Encoder = spec.encoder
+    if isinstance(spec.views, Factors):
+        if "encoder" not in spec.model_fields_set:
+            return ConvLSTM(kind="conv_lstm")
+        if not isinstance(encoder, ConvLSTM):
+            raise SpecError("/encoder/kind", f"factors shows clips, which conv_lstm takes and {encoder.kind} does not")
+    if isinstance(encoder, SmallAlexNet) and encoder.width is None:
+        return encoder.model_copy(update={"width": 48 if isinstance(spec.method, CMC) else 96})
+    if isinstance(encoder, ResNet18 | ResNet34 | ResNet50) and encoder.stem is None:
+        return encoder.model_copy(update={"stem": "small" if side <= MOST_SMALL else "imagenet"})
+    return encoder
+
+
+MOST_SMALL = 96  # pixels of an image for which ResNets have the small stem
 
 
 def _resolve_pretrain(
     spec: ExperimentSpec, facts: DatasetFacts, encoder: Encoder, precision: Literal["float32", "bfloat16"]
 ) -> Pretrain:
+    asked = spec.pretrain
     drawn = isinstance(spec.views, Patches)  # again and again from the same photographs
     most = MOST_DRAWN if drawn else facts.train
-    batch_size = spec.pretrain.batch_size or min(256, most)
+    batch_size = asked.batch_size or min(256, most)
     if batch_size > most:
         has = "pairs of patches are drawn" if drawn else f"{facts.name} has {facts.train} training items"
         raise SpecError("/pretrain/batch_size", f"{batch_size} pairs a step, but {has}; at most {most}")
-    found: dict[str, Any] = {"batch_size": batch_size}
-    if spec.pretrain.learning_rate is None:
-        found["learning_rate"] = 1e-2 if isinstance(encoder, SmallConv) else 1e-3
-    if spec.pretrain.steps is None and spec.pretrain.epochs is None:
+    if batch_size % asked.processes:
+        raise SpecError("/pretrain/processes", f"{asked.processes} processes cannot share {batch_size} pairs a step evenly")
+    found: dict[str, Any] = {"batch_size": batch_size, **_learning_rates(asked, encoder, batch_size)}
+    if asked.steps is None and asked.epochs is None:
         found |= {"steps": 2000} if drawn else {"epochs": 100}
-    if spec.pretrain.precision == "auto":
+    if asked.precision == "auto":
         found["precision"] = precision
-    return spec.pretrain.model_copy(update=found)
+    return asked.model_copy(update=found)
+
+
+def _learning_rates(asked: Pretrain, encoder: Encoder, batch_size: int) -> dict[str, float | None]:
+    """The peak learning rate, and what it was scaled up from."""
+    base = asked.base_learning_rate
+    if base is None and asked.learning_rate is None and asked.optimiser != "adamw":
+        base = {"sgd": 0.06, "lars": 0.3}[asked.optimiser]
+    if base is not None:
+        scaled = base * batch_size / 256
+        if asked.learning_rate is not None and abs(asked.learning_rate - scaled) > 1e-9 * scaled:
+            raise SpecError(
+                "/pretrain/learning_rate",
+                f"{asked.learning_rate:g} is not base_learning_rate {base:g} times {batch_size} / 256, which is {scaled:g}; give "
+                "one of the two",
+            )
+        return {"learning_rate": scaled, "base_learning_rate": base}
+    return {"learning_rate": asked.learning_rate or (1e-2 if isinstance(encoder, SmallConv) else 1e-3)}
 
 
 def _resolve_candidates(spec: ExperimentSpec, facts: DatasetFacts) -> int:
@@ -1046,7 +1454,7 @@ def _resolve_tasks(spec: ExperimentSpec, pretrained_on: DatasetFacts, facts: Fac
                 _refuse_unfit_transfer(spec, pretrained_on, known, f"{pointer}/dataset/name")
             found["dataset"] = _resolve_dataset(task.dataset, known, f"{pointer}/dataset")
         _refuse_unfit_target(task, known, pointer)
-        yield task.model_copy(update=found)
+        yield task.model_copy(update=found | _label_budget(task, known, pointer))
 
 
 def _refuse_unfit_transfer(spec: ExperimentSpec, pretrained_on: DatasetFacts, facts: DatasetFacts, pointer: str) -> None:
@@ -1070,19 +1478,31 @@ def _refuse_unfit_target(task: Task, facts: DatasetFacts, pointer: str) -> None:
             f"{facts.name} has no {'labels' if task.target == 'label' else task.target} for {task.kind}; "
             + (f"choose {' or '.join(fitting)}" if fitting else f"leave the task out, or choose a dataset with {missing}"),
         )
+
+
+def _label_budget(task: Task, facts: DatasetFacts, pointer: str) -> dict[str, Any]:
+    """The budget in items, whichever way it was asked for."""
+    given = next((name for name in BUDGETS if getattr(task, name, None) is not None), None)
+    if given is None:
+        return {}
     classes = facts.targets()[task.target] or 2
     labelled = facts.labelled or facts.train
-    if task.labels is not None and not classes <= task.labels <= labelled:
-        least = "a straight line through them" if localizes else "one a class"
+    asked = getattr(task, given)
+    labels = {"labels": asked, "labels_share": round(asked * labelled), "labels_per_class": asked * classes}[given]
+    if not classes <= labels <= labelled:
+        least = "a straight line through them" if isinstance(task, Localization) else "one a class"
         raise SpecError(
-            f"{pointer}/labels",
-            f"a budget of {task.labels} labels; {facts.name} accepts {classes} ({least}) to {labelled} (all)",
+            f"{pointer}/{given}",
+            f"a budget of {labels} labels; {facts.name} accepts {classes} ({least}) to {labelled} (all)",
         )
+    return {given: None, "labels": labels}
 
 
 def _with_node(base: ExperimentSpec, axis: Axis, index: int) -> dict[str, Any]:
     """The base with one value in place; what it left to defaults stays so, since defaults may depend on that value."""
     root = base.model_dump(mode="json", exclude_unset=True)
+    if axis.path == WHOLE:
+        return _with_parts(root, axis.values[index], index)
     node: Any = root
     default: Any = base.model_dump(mode="json")
     value = axis.values[index]
@@ -1104,6 +1524,14 @@ def _with_node(base: ExperimentSpec, axis: Axis, index: int) -> dict[str, Any]:
     if _is_number(was) and isinstance(value, str | bool):  # pydantic would read "0.5" and true as numbers; the axis would not
         raise SpecError(f"/axis/values/{index}", f"{axis.path} takes numbers, not {value!r}")
     return root
+
+
+def _with_parts(root: dict[str, Any], parts: JsonValue, index: int) -> dict[str, Any]:
+    fixed = ("seed", *NOT_DECISIVE, "spec_version")
+    fitting = [name for name in ExperimentSpec.model_fields if name not in fixed]
+    if not isinstance(parts, dict) or not parts or not parts.keys() <= set(fitting):
+        raise SpecError(f"/axis/values/{index}", f"at least one of {', '.join(fitting)}, and nothing else")
+    return root | parts
 
 
 def _is_number(value: Any) -> bool:

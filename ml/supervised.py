@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
+from ml import optimiser as optimisers
 from ml.encoders import PixelEncoder
 from ml.mi import Estimate, probe
 from ml.mi.critics import silent
 from ml.mi.probe import Answers, Classes
-from ml.optimiser import adamw, learning_rate, set_rate
+from ml.optimiser import learning_rate, set_rate
 from ml.spec import Pretrain
 from ml.views import Inputs
 
@@ -108,7 +109,7 @@ def train(
     `labels` are those of all items, by target.
     """
     reference.train()
-    optimiser = adamw(reference, pretrain)
+    optimiser = optimisers.build(reference, pretrain)
     batch_size = min(_batch_size(pretrain), len(items))
     order = items[:0]
     for step in range(steps):

@@ -6,7 +6,6 @@ ends. It ends at once if its supervisor does, or if its lease is not renewed in 
 """
 
 import argparse
-import ctypes
 import errno
 import hashlib
 import json
@@ -36,10 +35,10 @@ from ml.mi import estimate
 from ml.mi.arrays import ArraysInvalid, load
 from ml.spec import Dataset as DatasetSpec
 from ml.spec import ExperimentSpec, MiEstimate, SpecError
-from workers import checkpoints
-from workers.process import EXIT_OUT_OF_MEMORY
+from ml.weights import CheckpointInvalid
+from workers import checkpoints, together
+from workers.process import EXIT_OUT_OF_MEMORY, die_with
 
-PR_SET_PDEATHSIG = 1
 REPORT_EVERY = 0.5  # seconds between writes of progress
 CHECKPOINT_EVERY = 60.0  # seconds of training that a lost attempt may cost
 EXIT_LEASE_LOST = 10
@@ -54,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--parent", type=int, required=True, help="process id of the supervisor")
     parent = parser.parse_args().parent
-    _die_with(parent)
+    die_with(parent)
     line = Line()
     signal.signal(signal.SIGTERM, line.stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -148,8 +147,13 @@ def _run_experiment(claim: Claim, line: Line) -> None:
     resumed = checkpoints.newest(keep) if claim.attempt > 1 else None
     if resumed is not None:
         print(f"going on from step {resumed.step}", flush=True)  # noqa: T201 - it goes into the attempt's log
+    several = spec.pretrain.processes > 1
+    if several:
+        resumed = _train_together(spec, keep, report, line)
     for event in experiment.run(spec, _library(), _device(), resumed):
         line.say("alive")
+        if several and event in (Stage("data"), Stage("pretrain")):
+            continue  # they are over
         report.tell(event)
         if isinstance(event, Progress):
             if event.snapshot and (line.stopping or time.monotonic() - last_checkpoint > CHECKPOINT_EVERY):
@@ -159,6 +163,20 @@ def _run_experiment(claim: Claim, line: Line) -> None:
                 raise Stop
     report.succeed()
     files.remove_folder(keep)
+
+
+def _train_together(spec: ExperimentSpec, keep: Path, report: "Report", line: Line) -> Checkpoint | None:
+    """Let processes that share the batches pretrain; the checkpoint that they leave at its end."""
+    with together.start(spec, keep) as processes:
+        for event in processes.events():
+            if event is not None:
+                line.say("alive")
+                report.tell(event)
+            if line.stopping:
+                processes.stop()
+    if line.stopping:
+        raise Stop
+    return checkpoints.newest(keep)
 
 
 class Report:
@@ -317,7 +335,7 @@ def _persist(words: Any) -> None:
 
 
 def _describe(error: Exception) -> dict[str, Any]:
-    if isinstance(error, DatasetMissing | DatasetInvalid | ArraysInvalid | experiment.Diverged):
+    if isinstance(error, DatasetMissing | DatasetInvalid | CheckpointInvalid | ArraysInvalid | experiment.Diverged):
         return {"code": "user", "message": str(error)}
     if isinstance(error, SpecError):
         return {"code": "invalid", "message": f"{error.pointer}: {error.message}"}
@@ -371,13 +389,6 @@ def _print_into(descriptor: int) -> None:
     sys.stderr.flush()
     for standard in (1, 2):
         os.dup2(descriptor, standard)
-
-
-def _die_with(parent: int) -> None:
-    """Ask the kernel to end this process with its supervisor; it may be gone already."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)
 
 
 if __name__ == "__main__":

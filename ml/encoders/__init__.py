@@ -87,6 +87,16 @@ _architectures: Registry[Callable[..., Encoder]] = Registry(__name__)
 implements = _architectures.implements
 
 
-def build(architecture: spec.Encoder, in_channels: int) -> Encoder:
+def build(architecture: spec.Encoder, in_channels: int, norm: spec.Norm = "batch") -> Encoder:
     """A freshly initialised encoder of images with so many channels; its weights come from torch's global generator."""
-    return _architectures.find(architecture)(architecture, in_channels)
+    encoder = _architectures.find(architecture)(architecture, in_channels)
+    return layer_normed(encoder) if norm == "layer" else encoder
+
+
+def layer_normed(encoder: Encoder) -> Encoder:
+    """The encoder with a layer norm over channels and positions in the place of each batch norm. Ba, Kiros, Hinton 2016."""
+    for module in list(encoder.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, nn.GroupNorm(1, child.num_features))
+    return encoder

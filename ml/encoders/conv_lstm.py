@@ -23,7 +23,7 @@ class ConvLSTM(ClipEncoder):
         super().__init__()
         widths = [in_channels, *(architecture.width * 2**layer for layer in range(4))]
         side = 4 if architecture.pooling == "flatten" else 1
-        self.features = widths[-1] * side**2
+        self.features = architecture.features
         self.clip_features = architecture.lstm
         self.layers = nn.Sequential(*(_halved(*channels) for channels in pairwise(widths)))
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(side), nn.Flatten())

@@ -14,7 +14,7 @@ class SmallConv(Encoder):
     def __init__(self, architecture: spec.SmallConv, in_channels: int) -> None:
         super().__init__()
         width = architecture.width
-        self.features = 4 * width
+        self.features = architecture.features
         self.layers = nn.Sequential(
             _halved(in_channels, width),
             _halved(width, 2 * width),

@@ -1,48 +1,34 @@
 """SimCLR. Chen, Kornblith, Norouzi, Hinton 2020."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor, nn
+from jaxtyping import Float, Int64
+from torch import Generator, Tensor
 
 from ml import methods, spec
-from ml.encoders import Encoder
-from ml.methods import Method
+from ml.distributed import gather, share
+from ml.methods import Projecting, Setting
+from ml.views import Inputs
 
 
 @methods.implements(spec.SimCLR)
-class SimCLR(Method):
+class SimCLR(Projecting):
     """One encoder and one projection for both views, or one for each where they differ in kind; negatives from the batch."""
 
-    def __init__(self, method: spec.SimCLR, encoders: Sequence[Encoder], widths: Sequence[int]) -> None:
-        super().__init__()
+    def __init__(self, method: spec.SimCLR, setting: Setting) -> None:
+        super().__init__(method, setting)
         self.temperature = method.temperature
-        self.encoders: Sequence[Encoder] = nn.ModuleList(encoders)  # type: ignore[assignment]
-        self.projections = nn.ModuleList(_projection(width, method.projection) for width in widths)
 
-    def loss(self, v1: Float[Tensor, "B ..."], v2: Float[Tensor, "B ..."]) -> Float[Tensor, ""]:
+    def loss(self, drawn: Inputs, items: Int64[Tensor, " B"], chances: Generator) -> Float[Tensor, ""]:
         """NT-Xent of the projections, made in one pass: batch norm must not tell the two views apart.
 
         Of views of two kinds the negatives of each are the other kind's alone: within a kind there is nothing to be told apart.
         """
-        if len(self.projections) == 1:
-            z1, z2 = self._project(torch.cat((v1, v2)), 0).chunk(2)
-            return nt_xent(z1, z2, self.temperature)
-        return info_nce(self._project(v1, 0), self._project(v2, 1), self.temperature)
-
-    def embeddings(
-        self, v1: Float[Tensor, "B ..."], v2: Float[Tensor, "B ..."]
-    ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]:
-        """Projections on the unit sphere; in evaluation mode, since the parts of a batch have statistics of their own."""
-        z1, z2 = (torch.cat([self._project(part, which) for part in view.split(1024)]) for which, view in enumerate((v1, v2)))
-        return F.normalize(z1, dim=1), F.normalize(z2, dim=1)
-
-    def _project(self, view: Float[Tensor, "B ..."], which: int) -> Float[Tensor, "B D"]:
-        encoder, projection = self.encoders[which % len(self.encoders)], self.projections[which % len(self.projections)]
-        projected: Tensor = projection(encoder(view))
-        return projected
+        v1, v2 = (share(view) for view in drawn)
+        if self.two_kinds:
+            return info_nce(gather(self.project(v1, 0)), gather(self.project(v2, 1)), self.temperature)
+        z1, z2 = (gather(z) for z in self.project(torch.cat((v1, v2)), 0).chunk(2))
+        return nt_xent(z1, z2, self.temperature)
 
 
 def nt_xent(z1: Float[Tensor, "B D"], z2: Float[Tensor, "B D"], temperature: float) -> Float[Tensor, ""]:
@@ -61,7 +47,3 @@ def info_nce(z1: Float[Tensor, "B D"], z2: Float[Tensor, "B D"], temperature: fl
     logits = F.normalize(z1, dim=1) @ F.normalize(z2, dim=1).T / temperature
     positives = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, positives) + F.cross_entropy(logits.T, positives)) / 2
-
-
-def _projection(width: int, projection: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, projection))

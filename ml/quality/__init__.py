@@ -59,7 +59,7 @@ def measure(
     alone = pairs if patches else list(shuffled[:PAIRS].split(CHUNK))
     embedded, features, steps = [], [], len(pairs) + len(alone)
     for step, items in enumerate(pairs, start=1):
-        v1, v2 = views.make(asked.views, data.test.take(items), chances)
+        v1, v2 = method.views(asked.views, data.test.take(items), chances)
         with torch.no_grad():
             embedded.append(method.embeddings(v1, v2))
         yield Progress("quality", step, steps, snapshot)

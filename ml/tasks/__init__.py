@@ -5,11 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Generator, Tensor
 
 from ml import spec
 from ml.registry import Registry
+from ml.tasks import bootstrap
 
 LABEL_DRAWS = 10
 Z = 1.959963985  # of a 95 % interval
@@ -37,37 +38,42 @@ class Score:
     """`accuracy`, of which more is better, or `pixels`, of which less is."""
     value: float
     ci: tuple[float, float]
-    """95 %, over the held-out items (not over seeds)."""
+    """95 %, over the held-out items and the draws of a label budget (not over seeds)."""
     chance: float
     """What always giving the same answer would score: the commonest class, or the mean place, of the labelled items."""
     per_class: tuple[float | None, ...] | None = None
     """Accuracy on the items of each class; None for a class without held-out items."""
+    supervised: float | None = None
+    """Accuracy of the supervised reference in the task's place; None where there is none."""
 
 
 _tasks: Registry[Callable[..., Tensor]] = Registry(__name__)
 implements = _tasks.implements
 
 
-def evaluate(task: spec.Task, features: Features, generator: Generator) -> Score:
-    """Learn the task from labelled training items, and score its predictions on all held-out items.
+def evaluate(task: spec.Task, features: Features, generator: Generator) -> tuple[Score, Float64[Tensor, " M"]]:
+    """Learn the task from labelled training items, and score its predictions on all held-out items; what each item scored, too.
 
     A label budget is drawn LABEL_DRAWS times and the scores are averaged, because with few labels it matters which ones they
-    are. Equal generators draw the same items for every task with the same budget.
+    are. For the interval the draws are a chance of their own, as seeds would be: it is about any labels of that number, not about
+    these. Equal generators draw the same items for every task with the same budget.
     """
     draws = 1 if task.labels is None else LABEL_DRAWS
+    budgets = [labelled(features.train_targets, task.labels, generator) for _ in range(draws)]  # before all other chances
     values, chances = [], []
-    for _ in range(draws):
-        chosen = labelled(features.train_targets, task.labels, generator)
-        predictions = _tasks.find(task)(task, features, chosen)
+    for chosen in budgets:
+        predictions = _tasks.find(task)(task, features, chosen, generator)
         constant = _constant(features.train_targets[chosen])
         values.append(_merits(predictions, features.test_targets))
         chances.append(_merits(constant.expand_as(features.test_targets), features.test_targets).mean().item())
-    merits, chance = torch.stack(values).mean(dim=0), sum(chances) / draws
+    by_draw, chance = torch.stack(values), sum(chances) / draws
+    merits = by_draw.mean(dim=0)
     value = merits.mean().item()
     if features.classes == 0:
-        half = Z * (merits.std() / math.sqrt(len(merits))).item()
-        return Score("pixels", value, (value - half, value + half), chance)
-    return Score("accuracy", value, wilson(value, len(merits)), chance, _per_class(merits, features))
+        return Score("pixels", value, bootstrap.interval(by_draw, generator), chance), merits
+    all_alike = bool((by_draw == by_draw[0, 0]).all())  # of which resampling would make an interval of no width
+    ci = wilson(value, len(merits)) if all_alike else bootstrap.interval(by_draw, generator)
+    return Score("accuracy", value, ci, chance, _per_class(merits, features)), merits
 
 
 def labelled(targets: Tensor, budget: int | None, generator: Generator) -> Int64[Tensor, " L"]:
@@ -85,7 +91,7 @@ def labelled(targets: Tensor, budget: int | None, generator: Generator) -> Int64
 
 
 def wilson(share: float, trials: int) -> tuple[float, float]:
-    """95 % interval of a proportion; on the safe side for a mean over draws, which spreads less. Wilson 1927."""
+    """95 % interval of a proportion. Wilson 1927."""
     centre = (share + Z**2 / (2 * trials)) / (1 + Z**2 / trials)
     half = Z / (1 + Z**2 / trials) * math.sqrt(share * (1 - share) / trials + Z**2 / (4 * trials**2))
     return centre - half, centre + half
@@ -96,14 +102,14 @@ def _constant(targets: Tensor) -> Tensor:
     return targets.mean(dim=0) if targets.is_floating_point() else torch.bincount(targets).argmax()
 
 
-def _merits(predictions: Tensor, targets: Tensor) -> Float[Tensor, " M"]:
+def _merits(predictions: Tensor, targets: Tensor) -> Float64[Tensor, " M"]:
     """Of each item: 1 for the right class and 0 for a wrong one, or the distance from the right place in pixels."""
     if targets.is_floating_point():
         return (predictions.double() - targets.double()).square().sum(dim=1).sqrt()
     return (predictions == targets).double()
 
 
-def _per_class(merits: Float[Tensor, " M"], features: Features) -> tuple[float | None, ...]:
+def _per_class(merits: Float64[Tensor, " M"], features: Features) -> tuple[float | None, ...]:
     counts = torch.bincount(features.test_targets, minlength=features.classes)
     sums = torch.bincount(features.test_targets, weights=merits, minlength=features.classes)
     return tuple(right / of if of else None for right, of in zip(sums.tolist(), counts.tolist(), strict=True))

@@ -3,14 +3,14 @@
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Generator, Tensor
 
 from ml import spec, tasks
 from ml.tasks import Features
 
 
 @tasks.implements(spec.KNN)
-def knn(task: spec.KNN, features: Features, labelled: Int64[Tensor, " L"]) -> Int64[Tensor, " M"]:
+def knn(task: spec.KNN, features: Features, labelled: Int64[Tensor, " L"], generator: Generator) -> Int64[Tensor, " M"]:
     """Predictions of the k labelled items most similar to each held-out one."""
     bank, labels = features.train[labelled], features.train_targets[labelled]
     votes = [

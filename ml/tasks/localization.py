@@ -2,7 +2,7 @@
 
 import torch
 from jaxtyping import Float, Float64, Int64
-from torch import Tensor
+from torch import Generator, Tensor
 
 from ml import spec, tasks
 from ml.tasks import Features
@@ -11,7 +11,9 @@ PENALTY = 1.0  # on the squared weights, beside the summed squared errors: sciki
 
 
 @tasks.implements(spec.Localization)
-def localization(task: spec.Localization, features: Features, labelled: Int64[Tensor, " L"]) -> Float[Tensor, "M 2"]:
+def localization(
+    task: spec.Localization, features: Features, labelled: Int64[Tensor, " L"], generator: Generator
+) -> Float[Tensor, "M 2"]:
     """Places in pixels by ridge regression on features standardised over the training split."""
     mean, std = features.train.mean(dim=0), features.train.std(dim=0)
     std = torch.where(std > 1e-6, std, 1.0)  # a feature that never moves in training says nothing in testing either
@@ -20,11 +22,16 @@ def localization(task: spec.Localization, features: Features, labelled: Int64[Te
     return (test.double() @ weights + biases).float()
 
 
-def ridge(x: Float[Tensor, "N F"], y: Float[Tensor, "N D"]) -> tuple[Float64[Tensor, "F D"], Float64[Tensor, " D"]]:
-    """Weights and biases that minimise |x weights + biases - y|^2 + PENALTY |weights|^2, in closed form and float64."""
+def ridge(
+    x: Float[Tensor, "N F"], y: Float[Tensor, "N D"], penalty: float = PENALTY
+) -> tuple[Float64[Tensor, "F D"], Float64[Tensor, " D"]]:
+    """Weights and biases that minimise |x weights + biases - y|^2 + penalty |weights|^2, in closed form and float64."""
     x, y = x.double(), y.double()
     x_mean, y_mean = x.mean(dim=0), y.mean(dim=0)
     centred = x - x_mean
-    penalty = PENALTY * torch.eye(x.shape[1], dtype=torch.float64, device=x.device)
-    weights = torch.linalg.solve(centred.T @ centred + penalty, centred.T @ (y - y_mean))
+    damping = penalty * torch.eye(min(x.shape), dtype=torch.float64, device=x.device)
+    if len(x) < x.shape[1]:  # the same, with fewer equations to solve
+        weights = centred.T @ torch.linalg.solve(centred @ centred.T + damping, y - y_mean)
+    else:
+        weights = torch.linalg.solve(centred.T @ centred + damping, centred.T @ (y - y_mean))
     return weights, y_mean - x_mean @ weights

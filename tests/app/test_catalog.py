@@ -41,7 +41,11 @@ FITTING: dict[str, dict[str, Any]] = {
     "temporal": {"dataset": {"name": "moving_mnist"}, "tasks": []},
     "factors": {"dataset": {"name": "moving_mnist"}, "encoder": {"kind": "conv_lstm"}, "tasks": []},
     "localization": {"dataset": {"name": "moving_mnist"}, "views": {"kind": "temporal"}},
-}  # where digits will not do
+    "cmc": {"dataset": {"name": "colourful"}, "views": {"kind": "color_split"}},
+    "cpc": {"dataset": {"name": "colourful"}, "views": {"kind": "patch_grid"}},
+    "pirl": {"dataset": {"name": "colourful"}, "views": {"kind": "augment"}},
+    "infomin": {"dataset": {"name": "colourful"}, "views": {"kind": "augment"}},
+}  # where noise on digits will not do
 
 
 @pytest.fixture

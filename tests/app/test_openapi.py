@@ -44,7 +44,7 @@ def schema() -> Any:
 
 @pytest.fixture
 def ids(api: TestClient, work: Any, spec: Json, sweep_spec: Json) -> dict[str, str]:
-    """What there is to ask about: a finished experiment, a sweep that runs, a preview, an upload, and an estimate."""
+    """What there is to ask about: a finished experiment, a sweep that runs, a preview, two uploads, and an estimate."""
     experiment = api.post("/v1/experiments", json=spec).json()["id"]
     claim = work.claimed()
     work.write(lambda session: leases.report(session, claim, experiments.IDLE, [("loss", 1, 4.2)]))
@@ -55,7 +55,17 @@ def ids(api: TestClient, work: Any, spec: Json, sweep_spec: Json) -> dict[str, s
     dataset = api.post("/v1/datasets", files={"file": b"PK"}).json()["id"]
     np.savez(arrays := io.BytesIO(), x=np.eye(64), y=np.eye(64))
     estimate = api.post("/v1/mi-estimates", files={"file": arrays.getvalue()}).json()["id"]
-    return {"experiments": experiment, "sweeps": sweep, "previews": preview, "datasets": dataset, "mi-estimates": estimate}
+    header = b'{"w": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}'
+    weights = len(header).to_bytes(8, "little") + header + b"\0"
+    checkpoint = api.post("/v1/checkpoints", files={"file": weights}).json()["id"]
+    return {
+        "experiments": experiment,
+        "sweeps": sweep,
+        "previews": preview,
+        "datasets": dataset,
+        "checkpoints": checkpoint,
+        "mi-estimates": estimate,
+    }
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS, ids=[f"{method.upper()} {path}" for method, path in OPERATIONS])

@@ -1,3 +1,4 @@
+import io
 import json
 import math
 from pathlib import Path
@@ -11,11 +12,13 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from ml import encoders, information, quality, spec, views
+from ml import experiment as ml_experiment
 from ml.datasets import Library, load
 from ml.encoders import PixelEncoder, Standardise
 from ml.events import Artifact, Checkpoint, Event, Metric, Progress, Result, Stage
 from ml.experiment import Diverged, learning_rate, run
 from ml.views import Views
+from ml.weights import CheckpointInvalid
 
 CPU = torch.device("cpu")
 LIBRARY = Library(*(Path("no-datasets"),) * 3)  # digits need none
@@ -100,7 +103,8 @@ def undisturbed() -> list[Event]:
 def test_the_events_tell_the_story_in_order(undisturbed: list[Event]) -> None:
     stages = [event.name for event in undisturbed if isinstance(event, Stage)]
     assert stages == ["data", "pretrain", "information", "quality", "tasks"]
-    assert list(artifacts_of(undisturbed)) == ["preview.png", "encoder.safetensors"]
+    artifacts = ["preview.png", "encoder.safetensors", "load_encoder.py", "predictions.npz", "embeddings.npz"]
+    assert list(artifacts_of(undisturbed)) == artifacts
     for stage in ("pretrain", "information", "quality", "tasks"):
         progress = [(event.step, event.total) for event in undisturbed if isinstance(event, Progress) and event.stage == stage]
         assert progress == [(step, len(progress)) for step in range(1, len(progress) + 1)]
@@ -112,7 +116,7 @@ def test_the_results_are_the_contracts_and_fit_in_json(undisturbed: list[Event])
     assert set(results) == {"mi", "information", "tasks", "quality", "timing", "hardware", "data"}
     assert {"value", "stderr", "log_k", "saturated", "kind"} <= set(results["mi"]["infonce"])
     assert set(results["tasks"]) == {"classification", "knn"}
-    assert set(results["tasks"]["knn"]) == {"metric", "value", "ci", "chance", "per_class"}
+    assert set(results["tasks"]["knn"]) == {"metric", "value", "ci", "chance", "per_class", "supervised"}
     assert set(results["timing"]) == {"data", "pretrain", "information", "quality", "tasks", "pairs_per_second"}
     assert set(results["quality"]) == {"lidar", "rankme", "alignment", "uniformity", "alpha_req", "items", "views"}
     assert 1 < results["quality"]["lidar"] <= 64 and 1 < results["quality"]["rankme"] <= 64
@@ -156,8 +160,10 @@ def test_a_checkpoint_of_a_later_stage_does_not_train_again(undisturbed: list[Ev
 def test_metrics_are_thinned_and_end_with_the_last_step() -> None:
     events = run(experiment(steps=120, width=4, pretrain={"steps": 120, "batch_size": 8}), LIBRARY, CPU)
     metrics = [event for event in events if isinstance(event, Metric)]
-    assert {metric.name for metric in metrics} == {"loss", "learning_rate"}
-    assert len(metrics) <= 100
+    live = [metric for metric in metrics if metric.name in ("probe_accuracy", "knn_accuracy")]
+    assert {metric.name for metric in metrics if metric not in live} == {"loss", "learning_rate"}
+    assert len(metrics) - len(live) <= 100
+    assert [metric.step for metric in live] == [120, 120]  # few steps of few pairs cost too little to be read more often
     assert metrics[-1].step == 120
 
 
@@ -228,6 +234,81 @@ def test_the_saved_encoder_is_the_one_that_was_measured(undisturbed: list[Event]
     torch.testing.assert_close(weights["standardise.std"], pixels.std(dim=(0, 2, 3), correction=0).float())
 
 
+def arrays_of(events: list[Event], name: str) -> dict[str, Any]:
+    with np.load(io.BytesIO(artifacts_of(events)[name]), allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def embeddings_of(events: list[Event]) -> dict[str, Any]:
+    return arrays_of(events, "embeddings.npz")
+
+
+def test_what_each_held_out_item_scored_averages_to_the_score(undisturbed: list[Event]) -> None:
+    found, scores = arrays_of(undisturbed, "predictions.npz"), results_of(undisturbed)["tasks"]
+    assert set(found) == {"classification.merits", "classification.items", "knn.merits", "knn.items"}
+    for task, score in scores.items():
+        assert found[f"{task}.merits"].dtype == np.float32
+        assert found[f"{task}.merits"].mean() == pytest.approx(score["value"], abs=1e-6)
+        assert found[f"{task}.items"].tolist() == list(range(719))
+    tenths = 10 * found["classification.merits"]  # of ten draws of labels
+    assert len(np.unique(tenths.round())) > 2 and np.abs(tenths - tenths.round()).max() < 1e-5
+
+
+def test_tasks_say_what_the_supervised_reference_reaches(undisturbed: list[Event]) -> None:
+    results = results_of(undisturbed)
+    assert results["tasks"]["knn"]["supervised"] == results["information"]["missing"]["accuracy"]
+
+
+def test_what_is_taken_away_gives_the_embeddings_of_clean_items(undisturbed: list[Event], tmp_path: Path) -> None:
+    data, found, taken = load(DIGITS, LIBRARY, CPU), embeddings_of(undisturbed), artifacts_of(undisturbed)
+    assert set(found) == {"train", "train_label", "test", "test_label"}
+    (tmp_path / "encoder.safetensors").write_bytes(taken["encoder.safetensors"])
+    code: dict[str, Any] = {"__name__": "load_encoder"}
+    exec(taken["load_encoder.py"], code)
+    encoder = code["load_encoder"](str(tmp_path / "encoder.safetensors"))
+    for name, split in (("train", data.train), ("test", data.test)):
+        assert found[name].dtype == np.float32 and found[name].shape == (len(split), 32)
+        assert np.array_equal(found[f"{name}_label"], split.targets["label"])
+        with torch.no_grad():
+            np.testing.assert_allclose(found[name], encoder(split.take(torch.arange(len(split)))), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("few_readings")
+def test_of_many_or_unread_items_the_held_out_embeddings_are_kept(arrays: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    unread = embeddings_of(list(run(of_kind("augment", arrays).model_copy(update={"tasks": ()}), arrays, CPU)))
+    assert set(unread) == {"test", "test_label"}
+    without_labels = {"dataset": {"name": "plain"}, "views": {"kind": "crop"}, "pretrain": {"steps": 1}, "mi": {"k": 8}}
+    document = spec.ExperimentSpec.model_validate(without_labels)
+    asked = spec.resolve(document, lambda dataset, _: load(dataset, arrays, CPU).facts)
+    assert {name: len(array) for name, array in embeddings_of(list(run(asked, arrays, CPU))).items()} == {"test": 24}
+    monkeypatch.setattr(ml_experiment, "MOST_EMBEDDED", 60 * 64 * 4 - 1)
+    assert set(embeddings_of(list(run(of_kind("augment", arrays), arrays, CPU)))) == {"test", "test_label"}
+
+
+def test_weights_that_were_trained_before_are_measured_as_they_are(undisturbed: list[Event], tmp_path: Path) -> None:
+    library, weights = Library(tmp_path, tmp_path, tmp_path), f"ckp_{'0f' * 32}"
+    encoder = {"kind": "small_conv", "width": 8, "weights": weights}
+    frozen = experiment(encoder=encoder, method={"kind": "frozen"})
+    with pytest.raises(CheckpointInvalid, match="there is no checkpoint"):
+        list(run(frozen, library, CPU))
+    (tmp_path / "checkpoints").mkdir()
+    library.checkpoint(weights).write_bytes(artifacts_of(undisturbed)["encoder.safetensors"])
+    events = list(run(frozen, library, CPU))
+    kept = artifacts_of(undisturbed)
+    assert artifacts_of(events)["encoder.safetensors"] == kept["encoder.safetensors"]
+    assert artifacts_of(events)["embeddings.npz"] == kept["embeddings.npz"]
+    assert results_of(events)["tasks"] == results_of(undisturbed)["tasks"]
+    trained_on = artifacts_of(list(run(experiment(encoder=encoder, steps=2), library, CPU)))
+    assert trained_on["encoder.safetensors"] not in (kept["encoder.safetensors"], b"")
+
+
+def test_the_reference_of_untrained_encoders_has_random_weights() -> None:
+    data, asked = load(DIGITS, LIBRARY, CPU), {"kind": "small_conv", "width": 8, "weights": f"ckp_{'0f' * 32}"}
+    (untrained,) = ml_experiment._untrained(experiment(encoder=asked), data, CPU)
+    (alike,) = ml_experiment._untrained(experiment(), data, CPU)
+    assert all(map(torch.equal, untrained.state_dict().values(), alike.state_dict().values()))
+
+
 @pytest.fixture(scope="module")
 def arrays(tmp_path_factory: pytest.TempPathFactory) -> Library:
     """Random images of every layout: `colourful` with classes, `plain` without, `walks` of several frames, `sensors` in pairs."""
@@ -292,7 +373,7 @@ def test_every_family_trains_is_measured_and_resumes_to_the_same_numbers(kind: s
     assert numbers_of(resumed)[0] == numbers_of(whole)[0]
     assert artifacts_of(resumed) == artifacts_of(whole)
     encoders_kept = {"encoder_v1.safetensors", "encoder_v2.safetensors"} if asked.views.two_kinds else {"encoder.safetensors"}
-    assert set(artifacts_of(whole)) == {"preview.png"} | encoders_kept
+    assert set(artifacts_of(whole)) == {"preview.png", "load_encoder.py", "predictions.npz", "embeddings.npz"} | encoders_kept
     assert set(results_of(whole)["tasks"]) == {task.name for task in asked.tasks} != set()
     assert all(math.isfinite(number) for number in results_of(whole)["quality"].values())
 
@@ -302,6 +383,7 @@ def test_a_transferred_task_is_learned_and_scored_on_its_own_dataset(arrays: Lib
     results = results_of(list(run(of_kind("patches", arrays), arrays, CPU)))
     assert results["data"]["transfer"] == {"colourful": load(spec.Dataset(name="colourful"), arrays, CPU).digest}
     assert results["tasks"]["knn"]["chance"] == pytest.approx(0.5, abs=0.2)
+    assert results["tasks"]["knn"]["supervised"] is None  # the reference learned none of its classes
     assert len(results["tasks"]["knn"]["per_class"]) == 2
 
 
@@ -310,6 +392,7 @@ def test_places_are_scored_in_pixels(arrays: Library) -> None:
     score = results_of(list(run(of_kind("factors", arrays), arrays, CPU)))["tasks"]["localization"]
     assert score["metric"] == "pixels"
     assert score["ci"][0] < score["value"] < score["ci"][1]
+    assert score["supervised"] is None
     assert score["chance"] == pytest.approx(13.8, abs=1)  # mean distance of a uniform place from the middle of 36x36 pixels
 
 

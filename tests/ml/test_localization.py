@@ -37,7 +37,7 @@ def test_places_that_are_linear_in_the_features_are_found(labels: int | None) ->
     places = 14 + 36 * torch.rand(1000, 2, generator=generator)
     x = places @ torch.randn(2, 5, generator=generator) + 3
     x = torch.cat((x, torch.full((1000, 1), 0.3)), dim=1)  # a feature that never moves
-    score = tasks.evaluate(
+    score, _ = tasks.evaluate(
         TASK.model_copy(update={"labels": labels}),
         features_of(x[:800], places[:800], x[800:], places[800:]),
         Generator().manual_seed(0),
@@ -51,11 +51,11 @@ def test_features_without_information_score_what_the_mean_place_scores() -> None
     """The mean distance of a uniform point from the centre of a unit square is (sqrt(2) + asinh(1)) / 6, its deviation .142."""
     generator = Generator().manual_seed(0)
     x, places = torch.randn(4000, 4, generator=generator), torch.rand(4000, 2, generator=generator)
-    score = tasks.evaluate(TASK, features_of(x[:2000], places[:2000], x[2000:], places[2000:]), Generator().manual_seed(0))
+    score, _ = tasks.evaluate(TASK, features_of(x[:2000], places[:2000], x[2000:], places[2000:]), Generator().manual_seed(0))
     error = 0.1424 / 2000**0.5
     assert score.chance == pytest.approx((2**0.5 + torch.asinh(torch.tensor(1.0)).item()) / 6, abs=4 * error)
     assert score.value == pytest.approx(score.chance, abs=4 * error)
-    assert score.ci == pytest.approx((score.value - 1.96 * error, score.value + 1.96 * error), abs=0.1 * error)
+    assert score.ci == pytest.approx((score.value - 1.96 * error, score.value + 1.96 * error), abs=0.2 * error)
 
 
 def test_held_out_places_are_not_looked_at() -> None:
@@ -63,5 +63,5 @@ def test_held_out_places_are_not_looked_at() -> None:
     places = torch.rand(100, 2, generator=generator)
     honest = features_of(places[:50], places[:50], places[50:], places[50:])
     moved = features_of(places[:50], places[:50], places[50:], places[50:] + torch.tensor([3.0, 4.0]))
-    scores = [tasks.evaluate(TASK, features, Generator().manual_seed(0)) for features in (honest, moved)]
+    scores = [tasks.evaluate(TASK, features, Generator().manual_seed(0))[0] for features in (honest, moved)]
     assert scores[1].value == pytest.approx(5, abs=2 * scores[0].value)

@@ -127,6 +127,61 @@ def resolved(name: str, views: Any, **parts: Any) -> ExperimentSpec:
         ),
         ("digits", {"kind": "noise"}, {"pretrain": {"batch_size": 2000}}, "/pretrain/batch_size", "at most 1078"),
         ("digits", {"kind": "noise"}, {"mi": {"k": 541}}, "/mi/k", "2 to 540"),
+        (
+            "cifar10",
+            {"kind": "augment"},
+            {"method": {"kind": "cmc"}},
+            "/method/kind",
+            "two kinds of views, and augment makes one",
+        ),
+        ("cifar10", {"kind": "augment"}, {"method": {"kind": "cpc"}}, "/method/kind", "rows of a patch_grid, which augment does"),
+        ("cifar10", {"kind": "crop"}, {"method": {"kind": "pirl"}}, "/method/kind", "takes augment and cuts the jigsaw itself"),
+        ("cifar10", {"kind": "patch_grid"}, {"method": {"kind": "infomin"}}, "/method/kind", "infomin takes augment"),
+        ("digits", {"kind": "augment"}, {"method": {"kind": "pirl"}}, "/method/kind", "24 px at least, and digits is seen at 16"),
+        (
+            "cifar10",
+            {"kind": "augment"},
+            {"method": {"kind": "moco", "queue": 200}, "pretrain": {"batch_size": 256}},
+            "/method/queue",
+            "200 past keys, but each step brings 256",
+        ),
+        (
+            "digits",
+            {"kind": "noise"},
+            {"method": {"kind": "inst_dis", "negatives": 1078}},
+            "/method/negatives",
+            "1078 strangers, but digits has 1077 other items",
+        ),
+        ("bsds500", {"kind": "patches"}, {"method": {"kind": "supervised"}}, "/method/target", "has no classes 'label'"),
+        ("moving_mnist", {"kind": "factors"}, {"method": {"kind": "frozen"}}, "/method/kind", "a clip and of a still image"),
+        (
+            "cifar10",
+            {"kind": "crop"},
+            {"pretrain": {"batch_size": 256, "processes": 3}},
+            "/pretrain/processes",
+            "3 processes cannot share 256 pairs",
+        ),
+        (
+            "cifar10",
+            {"kind": "crop"},
+            {"pretrain": {"optimiser": "sgd", "learning_rate": 0.5, "base_learning_rate": 0.1}},
+            "/pretrain/learning_rate",
+            "0.5 is not base_learning_rate 0.1 times 256 / 256",
+        ),
+        (
+            "cifar10",
+            {"kind": "crop"},
+            {"tasks": [{"kind": "knn", "labels_share": 1e-5}]},
+            "/tasks/0/labels_share",
+            "10 .* to 50000",
+        ),
+        (
+            "cifar10",
+            {"kind": "crop"},
+            {"tasks": [{"kind": "knn", "labels_per_class": 5001}]},
+            "/tasks/0/labels_per_class",
+            "a budget of 50010 labels",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_at_its_field(
@@ -199,6 +254,93 @@ def test_an_axis_must_be_a_node_that_is_there(path: str, words: str) -> None:
     with pytest.raises(SpecError, match=words) as refusal:
         list(spec.expand(sweep))
     assert refusal.value.pointer == "/axis/path"
+
+
+@pytest.mark.parametrize(
+    ("asked", "rate", "base"),
+    [
+        ({"optimiser": "sgd", "batch_size": 128}, 0.03, 0.06),
+        ({"optimiser": "lars", "batch_size": 4096}, 4.8, 0.3),
+        ({"optimiser": "sgd", "learning_rate": 0.5}, 0.5, None),
+        ({"optimiser": "adamw", "base_learning_rate": 0.002, "batch_size": 512}, 0.004, 0.002),
+        ({"optimiser": "adamw"}, 0.01, None),
+    ],
+)
+def test_learning_rates_scale_with_the_batch_and_the_resolved_spec_says_so(
+    asked: dict[str, Any], rate: float, base: float | None
+) -> None:
+    found = resolved("cifar10", {"kind": "crop"}, pretrain=asked).pretrain
+    assert found.learning_rate == pytest.approx(rate)
+    assert found.base_learning_rate == base
+
+
+@pytest.mark.parametrize(
+    ("budget", "labels"),
+    [({"labels_share": 0.01}, 500), ({"labels_share": 0.1}, 5000), ({"labels_per_class": 4}, 40), ({}, None)],
+)
+def test_label_budgets_are_resolved_into_items(budget: dict[str, Any], labels: int | None) -> None:
+    (found,) = resolved("cifar10", {"kind": "crop"}, tasks=[{"kind": "knn", **budget}]).tasks
+    assert (found.labels, found.labels_share, found.labels_per_class) == (labels, None, None)  # type: ignore[union-attr]
+
+
+def test_a_label_budget_is_one() -> None:
+    with pytest.raises(ValidationError, match="one label budget, not labels and labels_share"):
+        resolved("cifar10", {"kind": "crop"}, tasks=[{"kind": "knn", "labels": 10, "labels_share": 0.1}])
+
+
+@pytest.mark.parametrize(
+    ("method", "found"),
+    [
+        ({"kind": "moco", "version": "v1"}, {"temperature": 0.07, "head": "linear", "hidden": None, "queue": 25_000}),
+        ({"kind": "moco"}, {"temperature": 0.2, "head": "mlp", "hidden": 64, "queue": 25_000}),
+        ({"kind": "moco", "temperature": 0.1, "head": "linear"}, {"temperature": 0.1, "head": "linear"}),
+        ({"kind": "infomin"}, {"temperature": 0.15, "momentum": 0.999, "head": "mlp", "jigsaw_weight": 0.5}),
+        ({"kind": "inst_dis"}, {"temperature": 0.07, "negatives": 4096, "bank_momentum": 0.5, "head": "linear"}),
+        ({"kind": "pirl"}, {"temperature": 0.07, "negatives": 32_000, "jigsaw_weight": 0.5}),
+        ({"kind": "simclr"}, {"hidden": 64, "projection": 64}),
+    ],
+)
+def test_methods_are_filled_in_with_their_papers_numbers(method: dict[str, Any], found: dict[str, Any]) -> None:
+    resolved_method = resolved("cifar10", {"kind": "augment"}, method=method).method.model_dump()
+    assert {name: resolved_method[name] for name in found} == found
+
+
+def test_each_of_cmc_s_encoders_is_half_as_wide() -> None:
+    alexnet = {"kind": "small_alexnet"}
+    assert resolved("cifar10", {"kind": "color_split"}, method={"kind": "cmc"}, encoder=alexnet).encoder.width == 48  # type: ignore[union-attr]
+    assert resolved("cifar10", {"kind": "augment"}, encoder=alexnet).encoder.width == 96  # type: ignore[union-attr]
+
+
+def test_cpc_foretells_as_many_rows_as_there_are() -> None:
+    views = {"kind": "patch_grid", "size": 16, "stride": 8}
+    assert resolved("cifar10", views, method={"kind": "cpc"}).method.steps == 2  # type: ignore[union-attr]
+    assert resolved("stl10", views, method={"kind": "cpc"}).method.steps == 5  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("name", "size", "stem"), [("cifar10", 32, "small"), ("stl10", 96, "small"), ("stl10", 224, "imagenet")])
+def test_resnets_have_the_stem_of_the_image_s_size(name: str, size: int, stem: str) -> None:
+    parts = {"dataset": {"name": name, "image_size": size}, "encoder": {"kind": "resnet50"}}
+    assert resolved(name, {"kind": "crop"}, **parts).encoder.stem == stem  # type: ignore[union-attr]
+
+
+SEVERAL = {"method": {"kind": "cmc"}, "views": {"kind": "color_split"}}
+
+
+def test_an_axis_may_change_several_parts_together() -> None:
+    base = {"dataset": {"name": "cifar10"}, "views": {"kind": "augment"}, "method": {"kind": "simclr", "temperature": 0.5}}
+    values = [SEVERAL, {"views": {"kind": "crop"}}]
+    sweep = spec.SweepSpec.model_validate({"base": base, "axis": {"path": "base", "values": values}, "seeds": 2})
+    trained = [(training.method.kind, training.views.kind, training.seed) for _, training in spec.expand(sweep)]
+    assert trained == [("cmc", "color_split", 0), ("cmc", "color_split", 1), ("simclr", "crop", 0), ("simclr", "crop", 1)]
+
+
+@pytest.mark.parametrize("value", [3, {}, {"seed": 1}, {"name": "other"}, {"surprise": 1}])
+def test_what_changes_together_are_parts_of_an_experiment(value: Any) -> None:
+    base = {"dataset": {"name": "cifar10"}, "views": {"kind": "augment"}}
+    sweep = spec.SweepSpec.model_validate({"base": base, "axis": {"path": "base", "values": [SEVERAL, value]}, "seeds": 1})
+    with pytest.raises(SpecError, match="at least one of dataset, views, method, encoder") as refusal:
+        list(spec.expand(sweep))
+    assert refusal.value.pointer == "/axis/values/1"
 
 
 def test_a_task_may_name_the_dataset_of_pretraining() -> None:

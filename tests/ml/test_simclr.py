@@ -7,7 +7,10 @@ from torch import Generator, Tensor
 
 from ml import encoders, methods, spec
 from ml.encoders import PixelEncoder, Standardise
+from ml.methods import Setting
 from ml.methods.simclr import info_nce, nt_xent
+
+NOISE = spec.Noise(kind="noise")
 
 
 def features(B: int, D: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -67,7 +70,7 @@ def test_equal_views_apart_from_all_others_are_the_least_loss() -> None:
 
 def test_similarities_are_cosines_of_v1_in_rows_with_v2_in_columns() -> None:
     encoder = pixel_encoder(channels=1)
-    method = methods.build(spec.SimCLR(projection=8), [encoder], [16]).eval()
+    method = methods.build(spec.SimCLR(projection=8), Setting([encoder], [16], items=5, recipe=NOISE)).eval()
     v1, v2 = torch.rand(2, 5, 1, 16, 16, generator=Generator().manual_seed(0))
     with torch.no_grad():
         z1, z2 = (method.get_submodule("projections.0")(encoder(view)) for view in (v1, v2))
@@ -82,9 +85,9 @@ def test_between_two_kinds_random_features_lose_the_log_of_the_batch() -> None:
 
 def test_views_of_two_kinds_have_an_encoder_and_a_projection_each() -> None:
     first, second = pixel_encoder(channels=1), pixel_encoder(channels=2)
-    method = methods.build(spec.SimCLR(projection=8), [first, second], [16, 16]).eval()
+    method = methods.build(spec.SimCLR(projection=8), Setting([first, second], [16, 16], items=5, recipe=NOISE)).eval()
     v1, v2 = torch.rand(5, 1, 16, 16, generator=Generator().manual_seed(0)), torch.rand(5, 2, 16, 16)
-    method.loss(v1, v2).backward()
+    method.loss((v1, v2), torch.arange(5), Generator()).backward()
     assert all(parameter.grad is not None for parameter in method.parameters())
     with torch.no_grad():
         z1, z2 = method.get_submodule("projections.0")(first(v1)), method.get_submodule("projections.1")(second(v2))

@@ -1,15 +1,18 @@
 import math
 import typing
+from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from torch import Generator, Tensor
 
 from ml import spec, tasks
-from ml.tasks import Features
-from ml.tasks.classification import logistic_regression
+from ml.datasets import Library, load
+from ml.tasks import Features, bootstrap
+from ml.tasks.classification import logistic_regression, logistic_regression_by_sgd
 from ml.tasks.knn import weighted_votes
 
 KINDS = [kind for kind in typing.get_args(typing.get_args(spec.Task)[0]) if kind is not spec.Localization]
@@ -30,34 +33,60 @@ def separable(classes: int = 4, items: int = 40) -> Features:
     return Features(around(train_labels), train_labels, around(test_labels), test_labels, classes)
 
 
+def noisy() -> Features:
+    generator = Generator().manual_seed(0)
+    x, y = torch.randn(900, 4, generator=generator), torch.arange(900) % 3
+    return Features(x[:600] + y[:600, None] / 2, y[:600], x[600:] + y[600:, None] / 2, y[600:], 4)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 class TestEveryTaskOfClasses:
     @pytest.mark.parametrize("labels", [None, 8])
     def test_separable_features_score_one(self, kind: type[spec.Part], labels: int | None) -> None:
-        score = tasks.evaluate(task_of(kind, labels=labels), separable(), Generator().manual_seed(0))
+        score, merits = tasks.evaluate(task_of(kind, labels=labels), separable(), Generator().manual_seed(0))
         assert score.metric == "accuracy"
         assert score.value == 1
         assert score.ci[0] < 1 and score.ci[1] == pytest.approx(1)
         assert score.chance == 0.25
         assert score.per_class == (1.0, 1.0, 1.0, 1.0)
+        assert merits.tolist() == [1.0] * 20
 
     def test_features_without_information_score_chance(self, kind: type[spec.Part]) -> None:
         generator = Generator().manual_seed(0)
         x, y = torch.randn(2000, 4, generator=generator), torch.arange(2000) % 2
         features = Features(x[:1000], y[:1000], x[1000:], y[1000:], 2)
-        score = tasks.evaluate(task_of(kind), features, Generator().manual_seed(0))
-        assert score.value == pytest.approx(0.5, abs=4 * 0.5 / 1000**0.5)
+        score, merits = tasks.evaluate(task_of(kind), features, Generator().manual_seed(0))
+        assert score.value == merits.mean() == pytest.approx(0.5, abs=4 * 0.5 / 1000**0.5)
+        assert score.ci == pytest.approx(tasks.wilson(score.value, 1000), abs=0.006)
 
     def test_held_out_labels_are_not_looked_at(self, kind: type[spec.Part]) -> None:
         features = separable()
         wrong = Features(features.train, features.train_targets, features.test, (features.test_targets + 1) % 4, 4)
-        assert tasks.evaluate(task_of(kind), wrong, Generator().manual_seed(0)).value == 0
+        score, _ = tasks.evaluate(task_of(kind), wrong, Generator().manual_seed(0))
+        assert score.value == 0
+        assert score.ci == pytest.approx((0, tasks.wilson(0.0, 20)[1]))
+
+    def test_equal_generators_give_equal_scores(self, kind: type[spec.Part]) -> None:
+        first, again = (tasks.evaluate(task_of(kind, labels=8), noisy(), Generator().manual_seed(0)) for _ in range(2))
+        assert first[0] == again[0] and torch.equal(first[1], again[1])
+
+    def test_what_a_task_draws_does_not_choose_the_labels(self, kind: type[spec.Part], monkeypatch: pytest.MonkeyPatch) -> None:
+        seen = []
+
+        def predict(task: spec.Task, features: Features, labelled: Tensor, generator: Generator) -> Tensor:
+            seen.append(labelled)
+            torch.rand(5, generator=generator)
+            return features.test_targets
+
+        monkeypatch.setitem(tasks._tasks._implementations, kind, predict)
+        tasks.evaluate(task_of(kind, labels=8), separable(), Generator().manual_seed(0))
+        generator = Generator().manual_seed(0)
+        targets = separable().train_targets
+        assert all(torch.equal(labels, tasks.labelled(targets, 8, generator)) for labels in seen)
 
 
 def test_accuracies_of_classes_average_to_the_accuracy() -> None:
-    generator = Generator().manual_seed(0)
-    x, y = torch.randn(900, 4, generator=generator), torch.arange(900) % 3
-    score = tasks.evaluate(task_of(spec.KNN), Features(x[:600], y[:600], x[600:], y[600:], 4), Generator().manual_seed(0))
+    score, _ = tasks.evaluate(task_of(spec.KNN), noisy(), Generator().manual_seed(0))
     assert score.per_class is not None and score.per_class[3] is None  # a class without held-out items
     assert sum(share for share in score.per_class if share is not None) / 3 == pytest.approx(score.value)
 
@@ -81,7 +110,61 @@ def test_a_feature_that_never_moves_in_training_is_ignored() -> None:
         features.test_targets,
         features.classes,
     )
-    assert tasks.evaluate(task_of(spec.Classification), dead, Generator().manual_seed(0)).value == 1
+    score, _ = tasks.evaluate(task_of(spec.Classification), dead, Generator().manual_seed(0))
+    assert score.value == 1
+
+
+def test_the_scatter_of_label_draws_is_in_the_interval() -> None:
+    """Of one label a class it matters much which it is."""
+    features = noisy()
+    score, merits = tasks.evaluate(task_of(spec.KNN, labels=3), features, Generator().manual_seed(0))
+    of_items = bootstrap.interval(merits[None], Generator().manual_seed(0))
+    assert score.ci[1] - score.ci[0] > 1.3 * (of_items[1] - of_items[0])
+
+
+def disagreement(features: Features) -> float:
+    """Of the two protocols' accuracies, in points."""
+    lbfgs, sgd = (
+        tasks.evaluate(task_of(spec.Classification, protocol=protocol), features, Generator().manual_seed(0))[0].value
+        for protocol in ("lbfgs", "sgd")
+    )
+    return 100 * abs(sgd - lbfgs)
+
+
+def convolved(train: Tensor, test: Tensor, filters: int, cells: int) -> list[Tensor]:
+    """Features that are as correlated as an encoder's: rectified random filters, averaged over the cells of a grid."""
+    weights = torch.randn(filters, train.shape[1], 5, 5, generator=Generator().manual_seed(0))
+    weights -= weights.mean(dim=(1, 2, 3), keepdim=True)
+    return [F.adaptive_avg_pool2d(F.conv2d(images, weights).relu(), cells).flatten(1) for images in (train, test)]
+
+
+def test_a_hundred_epochs_of_sgd_agree_with_the_optimum_on_digits() -> None:
+    data = load(spec.Dataset(name="digits"), Library(*(Path("no-datasets"),) * 3), torch.device("cpu"))
+    train, test = (split.take(torch.arange(len(split))) for split in (data.train, data.test))
+    y, truth = data.train.targets["label"], data.test.targets["label"]
+    assert disagreement(Features(train.flatten(1), y, test.flatten(1), truth, 10)) <= 0.5
+    train, test = convolved(train, test, filters=64, cells=2)
+    assert disagreement(Features(train, y, test, truth, 10)) <= 0.5
+
+
+@pytest.mark.parametrize(("filters", "cells"), [(256, 1), (192, 2)])
+def test_a_hundred_epochs_of_sgd_agree_with_the_optimum_on_real_images(filters: int, cells: int, datasets_folder: Path) -> None:
+    library = Library(*(datasets_folder,) * 3)
+    data = load(spec.Dataset(name="cifar10_lossless_subset", image_size=16), library, torch.device("cpu"))
+    train, test = convolved(data.train.take(torch.arange(3000)), data.test.take(torch.arange(1000)), filters, cells)
+    y, truth = data.train.targets["label"][:3000], data.test.targets["label"]
+    assert disagreement(Features(train, y, test, truth, 10)) <= 0.5
+
+
+def test_sgd_minimises_the_same_loss() -> None:
+    features = noisy()
+    x, y = features.train, features.train_targets
+
+    def loss(weights: Tensor, biases: Tensor) -> float:
+        return (F.cross_entropy(x.double() @ weights + biases, y, reduction="sum") + weights.square().sum() / 2).item()
+
+    optimum = loss(*logistic_regression(x, y, 3))
+    assert optimum <= loss(*logistic_regression_by_sgd(x, y, 3, Generator().manual_seed(0))) < optimum * 1.0005
 
 
 def test_votes_are_weighed_by_similarity_as_worked_by_hand() -> None:

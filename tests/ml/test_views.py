@@ -128,8 +128,9 @@ class TestEveryFamily:
         widths = (64, 64) if family is spec.Factors else (16,) * len(built)
         standard = [Standardise(torch.zeros(view.shape[-3]), torch.ones(view.shape[-3])) for view in (v1, v2)]
         pixel = [PixelEncoder(encoder, before, autocast) for encoder, before in zip(built, standard, strict=False)]
-        method = methods.build(spec.SimCLR(), pixel, widths).to(self.device)
-        loss = method.loss(v1, v2)
+        setting = methods.Setting(pixel, widths, items=len(v1), recipe=self.recipe)
+        method = methods.build(spec.SimCLR(), setting).to(self.device)
+        loss = method.loss((v1, v2), self.items, Generator(self.device))
         loss.backward()
         assert loss.isfinite()
         assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in method.parameters())

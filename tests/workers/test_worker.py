@@ -36,10 +36,29 @@ def test_an_experiment_succeeds_with_its_results_its_files_and_its_history(
     losses = api.get(f"{base}/metrics?name=loss").json()["data"]
     assert [point["step"] for point in losses] == sorted(point["step"] for point in losses) != []
     files = {file["name"]: file for file in api.get(f"{base}/artifacts").json()["data"]}
-    assert set(files) == {"preview.png", "encoder.safetensors"}
+    assert set(files) == {"preview.png", "encoder.safetensors", "load_encoder.py", "predictions.npz", "embeddings.npz"}
     assert len(api.get(files["encoder.safetensors"]["url"]).content) == files["encoder.safetensors"]["size"]
     assert api.get(f"{base}/preview.png").content.startswith(b"\x89PNG")
     assert api.get(f"{base}/reproduce").json()["data"]["digest"]
+
+
+@pytest.mark.usefixtures("worker")
+def test_an_encoder_that_was_taken_away_comes_back_and_is_measured_as_it_was(
+    api: TestClient, submit: Submit, finished: StateOf
+) -> None:
+    trained = finished(submit(20))
+    weights = api.get(f"/v1/experiments/{trained['id']}/artifacts/encoder.safetensors").content
+    checkpoint = api.post("/v1/checkpoints", files={"file": ("encoder.safetensors", weights)}).json()["id"]
+    frozen = {"method": {"kind": "frozen"}, "encoder": {"kind": "small_conv", "width": 4, "weights": checkpoint}}
+    again = finished(submit(20, **frozen))
+    assert again["state"] == "succeeded", again["error"]
+    assert again["results"]["tasks"] == trained["results"]["tasks"]
+    frozen["encoder"]["width"] = 8
+    misfit = finished(submit(20, **frozen))
+    assert misfit["error"]["code"] == "user"
+    assert (
+        "encoder.layers.0.0.weight has the shape [4, 1, 3, 3] in the checkpoint, and [8, 1, 3, 3]" in misfit["error"]["message"]
+    )
 
 
 @pytest.mark.usefixtures("worker")
