@@ -278,7 +278,7 @@ PRESETS = {
             "axis": {
                 "path": "base",
                 "values": [
-                    {"method": {"kind": "inst_dis", "temperature": 0.1}},
+                    {"method": {"kind": "inst_dis", "objective": "softmax", "temperature": 0.1}},
                     {"method": {"kind": "moco", "momentum": 0.99}},
                     {
                         "method": {"kind": "cmc"},

@@ -489,7 +489,7 @@ def _packed(predictions: bytes) -> dict[str, str]:
     import numpy as np  # noqa: PLC0415
 
     with np.load(BytesIO(predictions), allow_pickle=False) as arrays:
-        merits = {name: arrays[name] for name in arrays.files if not name.endswith(" items")}
+        merits = {name.removesuffix(".merits"): arrays[name] for name in arrays.files if name.endswith(".merits")}
     whole = {name: values for name, values in merits.items() if np.isin(values, (0, 1)).all()}
     return {name: f"{len(values)} {base64.b64encode(np.packbits(values > 0)).decode()}" for name, values in whole.items()}
 

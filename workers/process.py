@@ -1,6 +1,5 @@
 """The supervisor's end of a runner: a process in a session of its own, spoken to in lines of JSON."""
 
-import ctypes
 import json
 import os
 import select
@@ -15,7 +14,6 @@ from typing import IO, Any
 from app.persistence.leases import Claim
 from app.settings import settings
 
-PR_SET_PDEATHSIG = 1
 # glibc gives large blocks back to the kernel at once, and asks for them anew at the next step; keeping them is faster.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 
@@ -119,13 +117,6 @@ class RunnerProcess:
 
 
 EXIT_OUT_OF_MEMORY = 9
-
-
-def die_with(parent: int) -> None:
-    """Ask the kernel to end this process with the one that started it; that may be gone already."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)
 
 
 def _close(*pipes: IO[bytes] | None) -> None:

@@ -37,7 +37,8 @@ from ml.spec import Dataset as DatasetSpec
 from ml.spec import ExperimentSpec, MiEstimate, SpecError
 from ml.weights import CheckpointInvalid
 from workers import checkpoints, together
-from workers.process import EXIT_OUT_OF_MEMORY, die_with
+from workers.parent import die_with
+from workers.process import EXIT_OUT_OF_MEMORY
 
 REPORT_EVERY = 0.5  # seconds between writes of progress
 CHECKPOINT_EVERY = 60.0  # seconds of training that a lost attempt may cost
@@ -169,8 +170,9 @@ def _train_together(spec: ExperimentSpec, keep: Path, report: "Report", line: Li
     """Let processes that share the batches pretrain; the checkpoint that they leave at its end."""
     with together.start(spec, keep) as processes:
         for event in processes.events():
-            if event is not None:
+            if event is not None or processes.starting:
                 line.say("alive")
+            if event is not None:
                 report.tell(event)
             if line.stopping:
                 processes.stop()

@@ -1,9 +1,5 @@
-"""Processes that pretrain together, a share of each batch each: torchrun starts them, and the first tells the runner.
+"""The runner's end of processes that pretrain together (`workers.rank`), a share of each batch each: torchrun starts them."""
 
-`start` is the runner's end; `python -m workers.together` is one of the processes. What they tell are lines of JSON.
-"""
-
-import argparse
 import json
 import os
 import select
@@ -13,25 +9,19 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
-import torch
-import torch.distributed as dist
-
 from app.settings import settings
-from ml import experiment
-from ml.datasets import DatasetInvalid, DatasetMissing, Library
+from ml.datasets import DatasetInvalid, DatasetMissing
 from ml.events import Event, Metric, Progress, Stage
 from ml.experiment import Diverged
 from ml.spec import ExperimentSpec
 from ml.weights import CheckpointInvalid
 from workers import checkpoints
-from workers.process import die_with
 
-CHECKPOINT_EVERY = 60.0  # seconds of training that a lost attempt may cost
-REPORT_EVERY = 0.2  # seconds between lines about progress
 TICK = 0.5
+STARTING = 120.0  # seconds of silence at most before the first word
 USERS_FAULTS = {fault.__name__: fault for fault in (DatasetInvalid, DatasetMissing, CheckpointInvalid, Diverged)}
 
 
@@ -45,7 +35,7 @@ def start(spec: ExperimentSpec, keep: Path) -> "Processes":
     document = keep / "spec.json"
     checkpoints.write_whole(document, spec.model_dump_json().encode())
     torchrun = ["torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--max-restarts", "0"]
-    arguments = ["--nproc-per-node", str(spec.pretrain.processes), "-m", "workers.together", str(document), str(keep)]
+    arguments = ["--nproc-per-node", str(spec.pretrain.processes), "-m", "workers.rank", str(document), str(keep)]
     return Processes([sys.executable, "-m", *torchrun, *arguments], spec.pretrain.processes)
 
 
@@ -57,7 +47,13 @@ class Processes:
         self._torchrun = subprocess.Popen(
             command, stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         )
+        self._starts_until = time.monotonic() + STARTING
         self._stopped = False
+
+    @property
+    def starting(self) -> bool:
+        """Whether they still import and find each other, which takes longer than a step."""
+        return time.monotonic() < self._starts_until
 
     def __enter__(self) -> Self:
         return self
@@ -77,6 +73,7 @@ class Processes:
                 yield None  # nothing, or what others print
                 continue
             told = json.loads(line)
+            self._starts_until = 0.0
             yield _event(told)
         status = self._torchrun.wait()
         if fault := USERS_FAULTS.get(told.get("fault", "")):
@@ -113,85 +110,3 @@ def _event(told: dict[str, Any]) -> Event | None:
 
 def _children(process: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-
-
-# One of the processes -------------------------------------------------------------------------------------------------
-
-
-def main() -> None:
-    """Pretrain with the others; the first of us tells, and keeps checkpoints."""
-    die_with(os.getppid())
-    parser = argparse.ArgumentParser()
-    parser.add_argument("spec", type=Path)
-    parser.add_argument("keep", type=Path)
-    arguments = parser.parse_args()
-    spec = ExperimentSpec.model_validate_json(arguments.spec.read_bytes())
-    torch.set_num_threads(max(settings().threads // spec.pretrain.processes, 1))
-    on_gpus = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpus else torch.device("cpu")
-    if on_gpus:
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if on_gpus else "gloo")
-    first = dist.get_rank() == 0
-    try:
-        _pretrain(spec, arguments.keep, device, first)
-    except Exception as error:
-        if first:
-            _say({"fault": type(error).__name__, "message": str(error)})
-        raise
-    finally:
-        dist.destroy_process_group()
-
-
-def _pretrain(spec: ExperimentSpec, keep: Path, device: torch.device, first: bool) -> None:
-    library = Library(settings().datasets_dir, settings().uploads_dir, settings().prepared_dir)
-    stopping = _Stopping(device)
-    said, kept = 0.0, time.monotonic()
-    for event in experiment.pretrain(spec, library, device, checkpoints.newest(keep)):
-        ends = isinstance(event, Progress) and event.stage == "pretrain" and (event.step == event.total or stopping.agreed())
-        if first:
-            now = time.monotonic()
-            if not isinstance(event, Progress) or ends or now - said > REPORT_EVERY:
-                said = now
-                _tell(event)
-            if isinstance(event, Progress) and event.snapshot and (ends or now - kept > CHECKPOINT_EVERY):
-                kept = now
-                checkpoints.store(keep, event.snapshot())
-        if ends:
-            return
-
-
-class _Stopping:
-    """Whether any process was told to end, on which all agree at each step: none may wait for one that has left."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._told = torch.zeros((), device=device)
-        signal.signal(signal.SIGTERM, self._hear)
-
-    def agreed(self) -> bool:
-        """To be asked by all of them."""
-        anyone = self._told.clone()
-        dist.all_reduce(anyone, dist.ReduceOp.MAX)
-        return bool(anyone)
-
-    def _hear(self, _signal: int, _frame: FrameType | None) -> None:
-        self._told.fill_(1)
-
-
-def _tell(event: Event) -> None:
-    match event:
-        case Stage(name):
-            _say({"stage": name})
-        case Progress(stage, step, total):
-            _say({"stage": stage, "step": step, "total": total})
-        case Metric(name, step, value):
-            _say({"metric": name, "step": step, "value": value})
-
-
-def _say(words: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(words) + "\n")
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()

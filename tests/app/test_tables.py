@@ -72,7 +72,7 @@ def test_an_experiment_shows_what_its_views_share_and_how_good_its_representatio
     results = {
         "mi": estimates,
         "information": about | {"target": "digit", "by_target": {"background": place}},
-        "tasks": {"knn": {"metric": "accuracy", "value": 0.9, "ci": [0.88, 0.92], "chance": 0.1}},
+        "tasks": {"knn": {"metric": "accuracy", "value": 0.9, "ci": [0.88, 0.92], "chance": 0.1, "supervised": 0.97}},
         "quality": quality,
     }
     times = dict.fromkeys(("created_at", "started_at", "finished_at"))
@@ -88,6 +88,7 @@ def test_an_experiment_shows_what_its_views_share_and_how_good_its_representatio
         "nuisance 0.700 ± 0.020 nats of it beside digit",
         "probe 1.600 ± 0.020 in v1, 1.500 ± 0.020 in v2, 1.800 ± 0.020 in both, of the 2.303 nats of digit",
         "missing 0.600 ± 0.020 in v1, 0.700 ± 0.020 in v2, of the 2.200 nats that items tell of digit: the views lose some of it",
+        "knn accuracy 0.900 [0.880, 0.920], chance 0.100, with labels 0.970",
         "lidar 12.300, dimensions that tell items apart; more is better",
         "uniformity -2.100, log potential of strangers; less is better",
     ):

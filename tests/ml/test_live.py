@@ -24,7 +24,7 @@ class Read(Method):
         self.norm = nn.BatchNorm2d(1)
         self.dropout = nn.Dropout()
         self.seen: list[Tensor] = []
-        self.encoders = [self.encode] * sides  # type: ignore[list-item]
+        self.encoders = [self.encode] * sides
 
     def encode(self, images: Tensor) -> Tensor:
         self.seen.append(images)
@@ -98,7 +98,7 @@ def test_steps_are_spread_evenly_and_end_with_the_last() -> None:
 def test_the_first_tasks_target_is_foretold() -> None:
     targets = DIGITS.train.targets | {"background": torch.zeros(1078, dtype=torch.int64), "place": torch.rand(1078, 2)}
     facts = DIGITS.facts.model_copy(update={"factors": {"background": 3, "place": None}})
-    data = Data(facts, ImageSplit(DIGITS.train.pixels, targets), DIGITS.test, "", CPU)  # type: ignore[attr-defined]
+    data = Data(facts, ImageSplit(DIGITS.train.pixels, targets), DIGITS.test, "", CPU)
     tasks = (spec.Classification(kind="classification", target="background"), spec.KNN(kind="knn"))
     live = Live(asked().model_copy(update={"tasks": tasks}), data, Generator())
     assert {metric.value for metric in live.measure(Read(), 7)} == {1.0}
@@ -111,7 +111,7 @@ def test_the_first_tasks_target_is_foretold() -> None:
 def test_without_classes_or_with_few_items_nothing_is_read(labelled: int, readings: int) -> None:
     label = DIGITS.train.targets["label"].clone()
     label[labelled:] = -1
-    train = ImageSplit(DIGITS.train.pixels, {"label": label})  # type: ignore[attr-defined]
+    train = ImageSplit(DIGITS.train.pixels, {"label": label})
     live = reading(Data(DIGITS.facts, train, DIGITS.test, "", CPU))
     assert len(list(live.measure(Read(), 7))) == readings
     nameless = Data(DIGITS.facts.model_copy(update={"classes": None}), DIGITS.train, DIGITS.test, "", CPU)

@@ -13,13 +13,21 @@ Submit = Callable[..., str]
 StateOf = Callable[[str], dict[str, Any]]
 Training = Callable[[str], None]
 Events = Callable[[str], list[dict[str, Any]]]
+Exists = Callable[[int], bool]
 LONG = 1_000_000  # steps that nobody waits for
 
 
-def together(worker: Any) -> list[int]:
-    """Process ids of what trains together under it."""
-    commands = {pid: Path(f"/proc/{pid}/cmdline") for pid in worker.family()}
-    return [pid for pid, command in commands.items() if command.exists() and b"workers.together" in command.read_bytes()]
+def together(worker: Any) -> tuple[list[int], list[int]]:
+    """Process ids of torchrun, and of what trains together, under it."""
+    found: tuple[list[int], list[int]] = ([], [])
+    for pid in worker.family():
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"workers.rank" in command:
+            found[b"torch.distributed.run" not in command].append(pid)
+    return found
 
 
 @pytest.mark.usefixtures("worker")
@@ -36,17 +44,17 @@ def test_two_processes_train_to_the_numbers_of_one(api: TestClient, submit: Subm
 
 
 def test_cancelled_or_killed_the_processes_end_with_their_runner(
-    new_worker: Callable[..., Any], api: TestClient, submit: Submit, training: Training, eventually: Any, state_of: StateOf
+    worker: Any, api: TestClient, submit: Submit, training: Training, eventually: Any, state_of: StateOf, exists: Exists
 ) -> None:
-    worker = new_worker()
     endless = {"steps": LONG, "batch_size": 64, "processes": 2}
     killed = submit(LONG, pretrain=endless)
     training(killed)
-    assert len(together(worker)) >= 2
-    (busy,) = {os.getsid(pid) for pid in worker.runners() if any(os.getsid(pid) == os.getpgid(of) for of in together(worker)[:1])}
-    os.killpg(busy, signal.SIGKILL)
+    (torchrun,), ranks = together(worker)
+    assert len(ranks) == 2
+    os.killpg(os.getpgid(torchrun), signal.SIGKILL)  # the runner's
+    eventually(lambda: not any(exists(pid) for pid in ranks))
     eventually(lambda: state_of(killed)["attempt"] == 2)
-    eventually(lambda: state_of(killed)["progress"]["stage"] == "pretrain" and len(together(worker)) == 3)
+    eventually(lambda: len(together(worker)[1]) == 2)
     api.post(f"/v1/experiments/{killed}/cancel")
     eventually(lambda: state_of(killed)["state"] == "cancelled")
-    assert not together(worker)
+    assert together(worker) == ([], [])
