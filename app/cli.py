@@ -144,7 +144,9 @@ def evaluate(
         shown = {"description": "uploading", "console": console, "disable": not console.is_terminal}
         with open_with_bar(checkpoint, "rb", **shown) as opened:
             found = service.upload_checkpoint(opened)
-        asked = {**spec, "encoder": {**encoder, "weights": found["id"]}, "method": {"kind": "frozen"}}
+        method = spec.get("method")
+        as_it_is = method if isinstance(method, dict) and method.get("kind") == "frozen" else {"kind": "frozen"}
+        asked = {**spec, "encoder": {**encoder, "weights": found["id"]}, "method": as_it_is}
         _queued(service, service.submit(asked), wait)
 
 

@@ -93,16 +93,17 @@ def cost(session: Session, *specs: ExperimentSpec) -> Cost:
     for spec, pace in zip(specs, paces, strict=True):
         speed = rates[pace] or REFERENCE_RATE[spec.encoder.kind] * _smaller(spec)
         facts = datasets.facts(spec.dataset)
-        steps = 0 if spec.method.kind == "frozen" else spec.pretrain.total_steps(facts.train)
-        pairs = steps * (spec.pretrain.batch_size or 256)
-        total += FIXED_SECONDS + pairs * (1 + REFERENCE_SHARE * any(facts.targets().values())) / speed
+        pairs = spec.pretrain.total_steps(facts.train) * (spec.pretrain.batch_size or 256)
+        trained = spec.method.kind != "frozen"
+        total += FIXED_SECONDS + pairs * (trained + REFERENCE_SHARE * any(facts.targets().values())) / speed
     return Cost(trainings=len(specs), seconds=float(f"{total:.3g}"), basis=basis)
 
 
 def _resolved_base(sweep: SweepSpec, first: ExperimentSpec, precision: Literal["float32", "bfloat16"]) -> ExperimentSpec:
     """The base with what all trainings have alike: the arithmetic, and the encoder and the tasks that the dataset calls for."""
     found: dict[str, Any] = {field: getattr(first, field) for field in ("encoder", "tasks")}
-    found = {field: part for field, part in found.items() if field not in sweep.base.model_fields_set}
+    together = {field for value in sweep.axis.values for field in value} if sweep.axis.path == WHOLE else set()
+    found = {field: part for field, part in found.items() if field not in sweep.base.model_fields_set | together}
     if sweep.base.pretrain.precision == "auto":
         found["pretrain"] = sweep.base.pretrain.model_copy(update={"precision": precision})
     return sweep.base.model_copy(update=found)

@@ -298,6 +298,36 @@ PRESETS = {
             "seeds": 3,
         },
     ),
+    "cifar10-anchors": Preset(
+        "Do SimCLR and MoCo come to what others publish? ResNet-18 for 200 epochs on CIFAR-10, as lightly does: for a GPU.",
+        {
+            "name": "SimCLR and MoCo on CIFAR-10",
+            "base": {
+                "dataset": {"name": ("cifar10", "cifar10_jpeg")},
+                "views": {"kind": "augment", "recipe": "lightly_cifar10"},
+                "encoder": {"kind": "resnet18"},
+                "pretrain": {
+                    "epochs": 200,
+                    "batch_size": 128,
+                    "optimiser": "sgd",
+                    "base_learning_rate": 0.12,
+                    "weight_decay": 5e-4,
+                    "warmup": 0,
+                },
+                "mi": {"k": 4096},
+                "tasks": [{"kind": "knn"}, {"kind": "classification", "name": "linear"}],
+            },
+            "axis": {
+                "path": "method",
+                "values": [
+                    {"kind": "simclr", "temperature": 0.5, "projection": 128, "hidden": 512},
+                    {"kind": "moco", "temperature": 0.1, "momentum": 0.99, "queue": 4096, "hidden": 512},
+                ],
+                "labels": ["SimCLR", "MoCo"],
+            },
+            "seeds": 1,
+        },
+    ),
     "table2-moving-mnist": Preset(
         "Which factor do views of moving digits teach when they share it: digit, background or position?",
         _moving_mnist("average", steps=2000),

@@ -29,7 +29,7 @@ class UpError(RuntimeError):
 
 @dataclass(frozen=True)
 class Device:
-    """Where a worker computes: what CUDA_VISIBLE_DEVICES says, or None for one core."""
+    """Where a worker computes: what CUDA_VISIBLE_DEVICES says, several GPUs with commas between them; or None for one core."""
 
     gpu: str | None
 
@@ -273,7 +273,8 @@ def _devices(workers: int | None) -> list[Device]:
     names = gpus()
     if not names:
         return [Device(None)] * (workers or cores())
-    return [Device(names[index % len(names)]) for index in range(workers or len(names))]
+    count = workers or len(names)
+    return [Device(",".join(names[index::count] or [names[index % len(names)]])) for index in range(count)]
 
 
 def _answers(port: int) -> bool:

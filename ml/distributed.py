@@ -39,9 +39,9 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(_: Any, gradient: Tensor) -> Tensor:
-        gradient = gradient.contiguous()
-        dist.all_reduce(gradient)
-        return share(gradient)
+        whole = gradient.clone(memory_format=torch.contiguous_format)  # which may be another's gradient, too
+        dist.all_reduce(whole)
+        return share(whole)
 
 
 class _Mean(torch.autograd.Function):

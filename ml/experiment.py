@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from io import BytesIO
@@ -27,7 +27,7 @@ from ml.information import Information
 from ml.live import Live
 from ml.methods import Method, Setting
 from ml.optimiser import Average, learning_rate, set_rate
-from ml.spec import ColorSplit, Dataset, ExperimentSpec, Frozen, Patches, resolve
+from ml.spec import ColorSplit, ConvLSTM, Dataset, ExperimentSpec, Frozen, Patches, resolve
 from ml.views import Views
 from ml.weights import load as load_weights
 
@@ -298,8 +298,10 @@ def _pretrain(spec: ExperimentSpec, data: Data, training: Training) -> Iterator[
     every = max(math.ceil(steps / METRIC_POINTS), 1)
     method = training.method.train()
     live = Live(spec, data, _generator(spec, "live", data.device))
-    several = distributed.processes() > 1
-    loss_of = DistributedDataParallel(method, broadcast_buffers=False, find_unused_parameters=True) if several else method
+    loss_of: Callable[..., Tensor] = method
+    if distributed.processes() > 1:
+        some_idle = isinstance(spec.encoder, ConvLSTM)  # whose LSTM has nothing to do where there are no clips
+        loss_of = DistributedDataParallel(method, broadcast_buffers=False, find_unused_parameters=some_idle)
     while training.step < steps:
         started = time.perf_counter()
         batch = training.step % steps_an_epoch
@@ -319,7 +321,7 @@ def _pretrain(spec: ExperimentSpec, data: Data, training: Training) -> Iterator[
         training.optimiser.step()
         method.update()
         if training.average is not None:
-            training.average.follow()
+            training.average.follow(training.step)
         training.step += 1
         training.seconds += time.perf_counter() - started
         if training.step % every == 0 or training.step == steps:

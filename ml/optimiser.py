@@ -66,9 +66,8 @@ class LARS(Optimizer):
         assert weights.grad is not None, "the caller looked"
         gradient = weights.grad.add(weights, alpha=decay)
         if weights.ndim > 1:
-            norm, of_gradient = weights.norm(), gradient.norm()
-            trust = self.TRUST * norm / of_gradient
-            gradient.mul_(torch.where((norm > 0) & (of_gradient > 0), trust, 1.0))
+            norm, against = weights.norm(), weights.grad.norm() + decay * weights.norm()
+            gradient.mul_(torch.where((norm > 0) & (against > 0), self.TRUST * norm / against, 1.0))
         if "momentum_buffer" not in self.state[weights]:
             self.state[weights]["momentum_buffer"] = torch.zeros_like(weights)
         velocity: Tensor = self.state[weights]["momentum_buffer"]
@@ -76,17 +75,22 @@ class LARS(Optimizer):
 
 
 class Average:
-    """The exponential moving average of a network's trained weights. Polyak, Juditsky 1992."""
+    """The exponential moving average of a network's trained weights, and of its batch norms' statistics, which belong to them.
+
+    Polyak, Juditsky 1992. The first steps keep less, (1 + step) / (10 + step), or else random weights would count for long.
+    """
 
     def __init__(self, network: nn.Module, keep: float) -> None:
+        statistics = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
         self._live: list[Tensor] = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self._live += [moment for norm in statistics for moment in (norm.running_mean, norm.running_var) if moment is not None]
         self._keep = keep
-        self.weights = [parameter.detach().clone() for parameter in self._live]
+        self.weights = [tensor.detach().clone() for tensor in self._live]
 
     @torch.no_grad()
-    def follow(self) -> None:
-        """The optimiser has made a step."""
-        torch._foreach_lerp_(self.weights, self._live, 1 - self._keep)
+    def follow(self, step: int) -> None:
+        """The optimiser has made this step, counted from 0."""
+        torch._foreach_lerp_(self.weights, self._live, 1 - min(self._keep, (1 + step) / (10 + step)))
 
     @torch.no_grad()
     def install(self) -> None:

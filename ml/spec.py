@@ -494,7 +494,7 @@ EMA_MOMENTUM = "Share of its old weights that the key encoder keeps at each step
 
 
 class Trained(Part):
-    """What all methods share."""
+    """What all methods share, also those that train nothing."""
 
     @property
     def norm(self) -> Norm:
@@ -505,6 +505,7 @@ class Trained(Part):
 class Projected(Trained):
     """A method that compares views as projections of the encoder's features on the unit sphere."""
 
+    projection: int = Field(128, ge=2, le=4096, description=WIDTH)
     head: Literal["linear", "mlp"] = Field("mlp", description=HEAD)
     hidden: int | None = Field(
         None,
@@ -532,7 +533,6 @@ class MoCo(Projected):
     version: Literal["v1", "v2"] = Field("v2", description="v1: linear projection, temperature 0.07. v2: MLP, 0.2.")
     temperature: Temperature | None = Field(None, description=f"{TEMPERATURE} The version's by default.")
     head: Literal["linear", "mlp"] | None = Field(None, description="The projection; the version's by default.")  # type: ignore[assignment]
-    projection: int = Field(128, ge=2, le=4096, description=WIDTH)
     momentum: float = Field(0.999, ge=0, lt=1, description=EMA_MOMENTUM)
     queue: int | None = Field(
         None, ge=2, le=1_048_576, description="Past keys; 65536 by default, or half of the training items where that is less."
@@ -547,7 +547,6 @@ class InfoMin(Projected):
 
     kind: Literal["infomin"]
     temperature: Temperature = Field(0.15, description=TEMPERATURE)
-    projection: int = Field(128, ge=2, le=4096, description=WIDTH)
     momentum: float = Field(0.999, ge=0, lt=1, description=EMA_MOMENTUM)
     queue: int | None = Field(
         None, ge=2, le=1_048_576, description="Past keys; 65536 by default, or half of the training items where that is less."
@@ -567,7 +566,6 @@ class InstDis(Projected):
     )
     temperature: Temperature = Field(0.07, description=TEMPERATURE)
     head: Literal["linear", "mlp"] = Field("linear", description=HEAD)
-    projection: int = Field(128, ge=2, le=4096, description=WIDTH)
     bank_momentum: float = Field(0.5, ge=0, lt=1, description=BANK_MOMENTUM)
     negatives: int | None = Field(
         None, ge=1, le=1_048_576, description="Drawn anew for each image; 4096 by default, or all others where there are fewer."
@@ -583,7 +581,6 @@ class CMC(Projected):
     )
     temperature: Temperature = Field(0.07, description=TEMPERATURE)
     head: Literal["linear", "mlp"] = Field("linear", description=HEAD)
-    projection: int = Field(128, ge=2, le=4096, description=WIDTH)
     bank_momentum: float = Field(0.5, ge=0, lt=1, description=BANK_MOMENTUM)
     negatives: int | None = Field(
         None, ge=1, le=1_048_576, description="Drawn from the bank; 4096 by default, or all others where there are fewer."
@@ -599,7 +596,6 @@ class PIRL(Projected):
     kind: Literal["pirl"]
     temperature: Temperature = Field(0.07, description=TEMPERATURE)
     head: Literal["linear", "mlp"] = Field("linear", description=HEAD)
-    projection: int = Field(128, ge=2, le=4096, description=WIDTH)
     bank_momentum: float = Field(0.5, ge=0, lt=1, description=BANK_MOMENTUM)
     negatives: int | None = Field(
         None, ge=1, le=1_048_576, description="Drawn from the bank; 32000 by default, or all others where there are fewer."
@@ -779,7 +775,13 @@ class Pretrain(Part):
     """An optimiser with linear warm-up and cosine decay, for a number of `steps` or of `epochs`."""
 
     steps: int | None = Field(None, ge=1, le=10_000_000, description="Optimiser steps; give these or `epochs`.")
-    epochs: int | None = Field(None, ge=1, le=100_000, description="Passes over the training items; 100 where neither is given.")
+    epochs: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="Passes over the training items; 100 where neither is given, and 10 for the method frozen, of which only the "
+        "supervised reference is trained.",
+    )
     batch_size: int | None = Field(
         None, ge=2, le=65_536, description="Pairs a step; 256 by default, or all training items where there are fewer."
     )
@@ -1304,17 +1306,15 @@ def _refuse_unfit_method(spec: ExperimentSpec, facts: DatasetFacts, side: int) -
             f"the nine pieces of a jigsaw need images of {LEAST_JIGSAW} px at least, and {facts.name} is seen at {side}; choose "
             "a larger /dataset/image_size",
         )
+    if isinstance(method, Frozen | Supervised) and isinstance(views, Factors):
+        raise SpecError("/method/kind", f"{method.kind} compares features, which of a clip and of a still image are not alike")
     if isinstance(method, Supervised) and facts.targets().get(method.target) is None:
         has = [name for name, classes in facts.targets().items() if classes]
         raise SpecError(
             "/method/target", f"{facts.name} has no classes {method.target!r}" + (f"; choose {' or '.join(has)}" if has else "")
         )
-    if isinstance(method, Supervised) and isinstance(views, Factors) and method.target != "digit":
-        raise SpecError("/method/target", f"views of {method.target} are drawn anew for each pair of factors; choose digit")
-    if isinstance(method, Frozen) and isinstance(views, Factors):
-        raise SpecError("/method/kind", "untrained features of a clip and of a still image have nothing to be compared in")
-    if isinstance(method, Frozen | Supervised) and spec.pretrain.processes > 1:
-        raise SpecError("/pretrain/processes", f"{method.kind} trains in one process")
+    if isinstance(method, Frozen) and spec.pretrain.processes > 1:
+        raise SpecError("/pretrain/processes", "frozen trains nothing; leave it out")
 
 
 LEAST_JIGSAW = 24  # pixels of an image, of which a piece has a quarter
@@ -1330,6 +1330,8 @@ def _resolve_method(spec: ExperimentSpec, facts: DatasetFacts, encoder: Encoder)
         found |= {"head": method.head or head, "temperature": method.temperature or temperature}
     if isinstance(method, Projected) and found.get("head", method.head) == "mlp":
         found["hidden"] = method.hidden or encoder.features
+    elif isinstance(method, Projected) and method.hidden is not None:
+        raise SpecError("/method/hidden", "a linear head has no hidden layer; leave it out, or choose the head mlp")
     most = MOST_DRAWN if isinstance(spec.views, Patches) else facts.train
     batch_size = spec.pretrain.batch_size or min(256, most)
     if isinstance(method, MoCo | InfoMin):
@@ -1340,7 +1342,11 @@ def _resolve_method(spec: ExperimentSpec, facts: DatasetFacts, encoder: Encoder)
     if isinstance(method, CPC) and isinstance(spec.views, PatchGrid):
         rows = ((spec.dataset.image_size or facts.image_size) - spec.views.size) // spec.views.stride + 1
         found["steps"] = min(method.steps, rows - 1)
-    if isinstance(method, InstDis | CMC | PIRL):
+    alone = getattr(method, "objective", None) == "softmax" or getattr(method, "strangers", None) == "batch"
+    if isinstance(method, InstDis | CMC | PIRL) and alone:
+        if method.negatives is not None:
+            raise SpecError("/method/negatives", "none are drawn from the bank here; leave it out")
+    elif isinstance(method, InstDis | CMC | PIRL):
         others = facts.train - 1
         negatives = method.negatives or min(MOST_STRANGERS[method.kind], others)
         if not 1 <= negatives <= others:
@@ -1382,7 +1388,8 @@ def _resolve_pretrain(
         raise SpecError("/pretrain/processes", f"{asked.processes} processes cannot share {batch_size} pairs a step evenly")
     found: dict[str, Any] = {"batch_size": batch_size, **_learning_rates(asked, encoder, batch_size)}
     if asked.steps is None and asked.epochs is None:
-        found |= {"steps": 2000} if drawn else {"epochs": 100}
+        epochs = 10 if isinstance(spec.method, Frozen) else 100  # of the supervised reference alone, where nothing else trains
+        found |= {"steps": 2000} if drawn else {"epochs": epochs}
     if asked.precision == "auto":
         found["precision"] = precision
     return asked.model_copy(update=found)
@@ -1512,7 +1519,7 @@ def _with_node(base: ExperimentSpec, axis: Axis, index: int) -> dict[str, Any]:
             default = default[key]
             if default is None:
                 raise SpecError("/axis/path", f"{key!r} of {axis.path!r} is null in the base; give it there first")
-            node = node.setdefault(key, default) if isinstance(node, dict) else node[key]
+            node = node.setdefault(key, _as_begun(default)) if isinstance(node, dict) else node[key]
         was, node[last] = default[last], value  # a node that is there: a typo must not become a new field
     except (KeyError, IndexError, TypeError):
         raise SpecError("/axis/path", f"{axis.path!r} is no node of the spec; for example 'views.sigma' or 'views'") from None
@@ -1524,6 +1531,11 @@ def _with_node(base: ExperimentSpec, axis: Axis, index: int) -> dict[str, Any]:
     if _is_number(was) and isinstance(value, str | bool):  # pydantic would read "0.5" and true as numbers; the axis would not
         raise SpecError(f"/axis/values/{index}", f"{axis.path} takes numbers, not {value!r}")
     return root
+
+
+def _as_begun(default: Any) -> Any:
+    """A node that the base left to its default: of one with a kind no more than that, for another kind has other defaults."""
+    return {"kind": default["kind"]} if isinstance(default, dict) and "kind" in default else default
 
 
 def _with_parts(root: dict[str, Any], parts: JsonValue, index: int) -> dict[str, Any]:

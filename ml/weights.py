@@ -70,7 +70,9 @@ def _is_mapping(content: Any, name: str | None = None) -> bool:
 
 
 def _is_plain(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized and not value.is_complex()
+    if not isinstance(value, Tensor) or value.is_nested or value.device.type != "cpu":
+        return False
+    return value.layout == torch.strided and not value.is_quantized and not value.is_complex()
 
 
 def _fill(encoder: PixelEncoder, found: Weights) -> None:
@@ -92,6 +94,8 @@ def _fill(encoder: PixelEncoder, found: Weights) -> None:
             )
         if not given[name].float().isfinite().all():
             raise CheckpointInvalid(f"{name} holds what is no finite number")
+        if name.endswith((".running_var", "standardise.std")) and not (given[name] >= 0).all():
+            raise CheckpointInvalid(f"{name} holds negative numbers, and is a variance or a deviation")
     encoder.load_state_dict({name: given[name] for name in wanted})
 
 

@@ -29,7 +29,6 @@ install_import_hook(
         "ml.preview",
         "ml.tiles",
         "ml.distributed",
-        "ml.live",
     ],
     "beartype.beartype",
 )

@@ -15,6 +15,7 @@ import json
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,6 +29,7 @@ from ml.datasets import Library
 from ml.events import Event, Metric, Progress, Stage
 from ml.spec import ExperimentSpec
 from workers import checkpoints
+from workers.together import SAYS
 
 CHECKPOINT_EVERY = 60.0  # seconds of training that a lost attempt may cost
 REPORT_EVERY = 0.2  # seconds between lines about progress
@@ -50,8 +52,8 @@ def main() -> None:
     try:
         _pretrain(spec, arguments.keep, device, first)
     except Exception as error:
-        if first:
-            _say({"fault": type(error).__name__, "message": str(error)})
+        out_of_memory = isinstance(error, torch.OutOfMemoryError)
+        _say({"fault": "MemoryError" if out_of_memory else type(error).__name__, "message": str(error)})
         raise
     finally:
         dist.destroy_process_group()
@@ -70,7 +72,8 @@ def _pretrain(spec: ExperimentSpec, keep: Path, device: torch.device, first: boo
                 _tell(event)
             if isinstance(event, Progress) and event.snapshot and (ends or now - kept > CHECKPOINT_EVERY):
                 kept = now
-                checkpoints.store(keep, event.snapshot())
+                with suppress(() if ends else OSError):  # a disk that refuses one before the last costs a resume at worst
+                    checkpoints.store(keep, event.snapshot())
         if ends:
             return
 
@@ -103,7 +106,7 @@ def _tell(event: Event) -> None:
 
 
 def _say(words: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(words) + "\n")
+    sys.stdout.write(f"{SAYS.decode()}{json.dumps(words)}\n")
     sys.stdout.flush()
 
 

@@ -39,10 +39,12 @@ from ml.weights import CheckpointInvalid
 from workers import checkpoints, together
 from workers.parent import die_with
 from workers.process import EXIT_OUT_OF_MEMORY
+from workers.together import TogetherLost, TooFewGPUs
 
 REPORT_EVERY = 0.5  # seconds between writes of progress
 CHECKPOINT_EVERY = 60.0  # seconds of training that a lost attempt may cost
 EXIT_LEASE_LOST = 10
+EXIT_TOGETHER_LOST = 11
 
 
 class Stop(Exception):
@@ -131,6 +133,9 @@ def carry_out(claim: Claim, line: Line) -> None:
         _leave(0)
     except LeaseLost:
         _leave(EXIT_LEASE_LOST)
+    except TogetherLost:
+        traceback.print_exc()
+        _leave(EXIT_TOGETHER_LOST)  # as if this process had been lost: the next attempt goes on from their checkpoint
     except Exception as error:  # whatever went wrong belongs into the experiment's record
         traceback.print_exc()
         if _is_out_of_memory(error):
@@ -168,14 +173,18 @@ def _run_experiment(claim: Claim, line: Line) -> None:
 
 def _train_together(spec: ExperimentSpec, keep: Path, report: "Report", line: Line) -> Checkpoint | None:
     """Let processes that share the batches pretrain; the checkpoint that they leave at its end."""
-    with together.start(spec, keep) as processes:
-        for event in processes.events():
-            if event is not None or processes.starting:
-                line.say("alive")
-            if event is not None:
-                report.tell(event)
-            if line.stopping:
-                processes.stop()
+    try:
+        with together.start(spec, keep) as processes:
+            for event in processes.events():
+                if event is not None or processes.starting:
+                    line.say("alive")
+                if event is not None:
+                    report.tell(event)
+                if line.stopping:
+                    processes.stop()
+    except TogetherLost:
+        if not line.stopping:  # with the runner torchrun is told to end, too
+            raise
     if line.stopping:
         raise Stop
     return checkpoints.newest(keep)
@@ -337,7 +346,7 @@ def _persist(words: Any) -> None:
 
 
 def _describe(error: Exception) -> dict[str, Any]:
-    if isinstance(error, DatasetMissing | DatasetInvalid | CheckpointInvalid | ArraysInvalid | experiment.Diverged):
+    if isinstance(error, DatasetMissing | DatasetInvalid | CheckpointInvalid | ArraysInvalid | TooFewGPUs | experiment.Diverged):
         return {"code": "user", "message": str(error)}
     if isinstance(error, SpecError):
         return {"code": "invalid", "message": f"{error.pointer}: {error.message}"}

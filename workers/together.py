@@ -8,9 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import torch
 
 from app.settings import settings
 from ml.datasets import DatasetInvalid, DatasetMissing
@@ -20,23 +23,34 @@ from ml.spec import ExperimentSpec
 from ml.weights import CheckpointInvalid
 from workers import checkpoints
 
+SAYS = b"\x1e"  # before a line that is for the runner; all others are what libraries print
 TICK = 0.5
 STARTING = 120.0  # seconds of silence at most before the first word
-USERS_FAULTS = {fault.__name__: fault for fault in (DatasetInvalid, DatasetMissing, CheckpointInvalid, Diverged)}
+FAULTS = {fault.__name__: fault for fault in (DatasetInvalid, DatasetMissing, CheckpointInvalid, Diverged, MemoryError)}
 
 
-class TogetherFailed(RuntimeError):
-    """The processes ended before the training did, and not because it was at fault."""
+class TogetherLost(RuntimeError):
+    """The processes ended before the training did, and nothing says that it was at fault."""
+
+
+class TooFewGPUs(ValueError):
+    """A worker that has GPUs has fewer than the processes that are asked for."""
 
 
 def start(spec: ExperimentSpec, keep: Path) -> "Processes":
-    """Let so many processes as the spec asks for pretrain, from the newest checkpoint in `keep`, in which they leave theirs."""
+    """Let so many processes as the spec asks for pretrain, from the newest checkpoint in `keep`, in which they leave theirs.
+
+    Raises TooFewGPUs.
+    """
+    asked, gpus = spec.pretrain.processes, torch.cuda.device_count()
+    if 0 < gpus < asked:
+        raise TooFewGPUs(f"{asked} processes need as many GPUs, and this worker has {gpus}; see `processes` in docs/deploy.md")
     keep.mkdir(parents=True, exist_ok=True)
     document = keep / "spec.json"
     checkpoints.write_whole(document, spec.model_dump_json().encode())
     torchrun = ["torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--max-restarts", "0"]
-    arguments = ["--nproc-per-node", str(spec.pretrain.processes), "-m", "workers.rank", str(document), str(keep)]
-    return Processes([sys.executable, "-m", *torchrun, *arguments], spec.pretrain.processes)
+    arguments = ["--nproc-per-node", str(asked), "-m", "workers.rank", str(document), str(keep)]
+    return Processes([sys.executable, "-m", *torchrun, *arguments], asked)
 
 
 class Processes:
@@ -49,6 +63,7 @@ class Processes:
         )
         self._starts_until = time.monotonic() + STARTING
         self._stopped = False
+        self._told_to_stop: set[int] = set()
 
     @property
     def starting(self) -> bool:
@@ -65,27 +80,31 @@ class Processes:
     def events(self) -> Iterator[Event | None]:
         """What the first process tells, and None now and then, until the training ends.
 
-        Raises TogetherFailed, or what was at fault where that is the user's.
+        Raises TogetherLost, or what was at fault.
         """
-        told: dict[str, str] = {}
+        fault: dict[str, str] = {}
         for line in self._lines():
-            if line is None or not line.startswith(b"{"):
-                yield None  # nothing, or what others print
-                continue
-            told = json.loads(line)
-            self._starts_until = 0.0
-            yield _event(told)
+            if line is None:
+                yield None
+            elif not line.startswith(SAYS):
+                sys.stdout.write(f"{line.decode(errors='replace')}\n")
+            else:
+                told = json.loads(line.removeprefix(SAYS))
+                self._starts_until = 0.0
+                fault = fault or (told if "fault" in told else {})  # those of the others follow from the first
+                yield _event(told)
         status = self._torchrun.wait()
-        if fault := USERS_FAULTS.get(told.get("fault", "")):
-            raise fault(told["message"])
+        if fault.get("fault") in FAULTS:
+            raise FAULTS[fault["fault"]](fault["message"])
         if status != 0 and not self._stopped:
-            raise TogetherFailed(told.get("message", f"the processes that train together ended with status {status}"))
+            raise TogetherLost(fault.get("message", f"the processes that train together ended with status {status}"))
 
     def stop(self) -> None:
         """Ask them to leave a checkpoint and end."""
-        if not self._stopped:
-            self._stopped = True
-            for process in _children(self._torchrun.pid):
+        self._stopped = True
+        for process in _children(self._torchrun.pid) - self._told_to_stop:
+            self._told_to_stop.add(process)
+            with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGTERM)
 
     def _lines(self) -> Iterator[bytes | None]:
@@ -108,5 +127,8 @@ def _event(told: dict[str, Any]) -> Event | None:
     return Metric(told["metric"], told["step"], told["value"]) if "metric" in told else None
 
 
-def _children(process: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+def _children(process: int) -> set[int]:
+    try:
+        return {int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()}
+    except (FileNotFoundError, ProcessLookupError):
+        return set()

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.errors import Invalid, NotFound, StateConflict
 from app.ids import new_id
-from app.persistence import events, steering
+from app.persistence import checkpoints, events, steering
 from app.persistence.datasets import Named, why
 from app.persistence.models import IDLE, TERMINAL, Artifact, Experiment, Metric, SweepMember
 from app.version import CODE_VERSION
@@ -27,6 +27,7 @@ def create_all(session: Session, wanted: Iterable[tuple[ExperimentSpec, str | No
     named = Named(session)
     made = []
     for asked, retry_of in wanted:
+        checkpoints.require(session, asked)
         spec, waits_for = named.settled(asked)
         made.append(
             Experiment(

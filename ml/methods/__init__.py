@@ -104,11 +104,10 @@ class Projecting(Method):
 
 def projection(width: int, method: spec.Projected) -> nn.Module:
     """From features to the space in which views are compared: one linear layer, or two with a ReLU between them."""
-    out: int = getattr(method, "projection")  # noqa: B009 - of all methods that project
     if method.head == "linear":
-        return nn.Linear(width, out)
+        return nn.Linear(width, method.projection)
     hidden = method.hidden or width
-    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out))
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, method.projection))
 
 
 def in_parts(network: Callable[[Tensor], Tensor], view: Float[Tensor, "B ..."]) -> Float[Tensor, "B D"]:

@@ -24,8 +24,9 @@ class Bank(nn.Module):
 
     def remember(self, items: Int64[Tensor, " B"], z: Float[Tensor, "B D"]) -> None:
         """The items' new features count 1 - momentum; the sum goes back to the sphere."""
-        old = self.features[items]
-        self.features[items] = F.normalize(self.momentum * old + (1 - self.momentum) * z.detach(), dim=1)
+        first = (items[:, None] == items).int().argmax(dim=1) == torch.arange(len(items), device=items.device)
+        items, z = items[first], z.detach()[first]  # photographs come more than once in a batch: no two may want one place
+        self.features[items] = F.normalize(self.momentum * self.features[items] + (1 - self.momentum) * z, dim=1)
 
     def candidates(self, items: Int64[Tensor, " B"], negatives: int, chances: Generator) -> Int64[Tensor, "B M"]:
         """Each item itself, and then so many strangers: uniform, anew for each item, and never the item itself."""

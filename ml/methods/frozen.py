@@ -13,7 +13,7 @@ from ml.views import Inputs
 class Frozen(Method):
     """The encoders alone; their features are what is compared."""
 
-    def __init__(self, method: spec.Frozen, setting: Setting) -> None:
+    def __init__(self, _method: spec.Frozen | spec.Supervised, setting: Setting) -> None:
         super().__init__()
         self.encoders = nn.ModuleList(setting.encoders)  # type: ignore[assignment]
 

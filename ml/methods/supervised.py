@@ -19,7 +19,7 @@ class Supervised(Frozen):
     labels: Tensor
 
     def __init__(self, method: spec.Supervised, setting: Setting) -> None:
-        super().__init__(spec.Frozen(kind="frozen"), setting)
+        super().__init__(method, setting)
         labels = setting.targets[method.target]
         self.register_buffer("labels", labels, persistent=False)
         self.classifiers = nn.ModuleList(nn.Linear(width, int(labels.max()) + 1) for width in setting.widths)

@@ -50,6 +50,12 @@ def test_two_processes_have_the_loss_the_gradients_and_the_memories_of_one(name:
         torch.testing.assert_close(theirs[what], value, rtol=1e-5, atol=1e-5, msg=lambda text, at=what: f"{at}: {text}")
 
 
+@pytest.mark.parametrize("name", one_process.OTHERS)
+def test_so_have_they_normalised_maps_and_gradients_of_what_was_gathered(name: str, by_two: dict[str, Tensor]) -> None:
+    for what, value in one_process.OTHERS[name]().items():
+        torch.testing.assert_close(by_two[f"{name}: {what}"].to(value.dtype), value, rtol=1e-5, atol=1e-5)
+
+
 def test_alone_nothing_is_shared_or_gathered() -> None:
     rows = torch.rand(4, 3)
     assert processes() == 1

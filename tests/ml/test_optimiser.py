@@ -58,9 +58,9 @@ def test_lars_takes_the_steps_of_the_paper() -> None:
         for name, weights in trained.named_parameters():
             assert weights.grad is not None
             decay = 0.01 if weights.ndim > 1 else 0.0
-            gradient = weights.grad + decay * by_hand[name]
-            local = 0.001 * by_hand[name].norm() / gradient.norm() if weights.ndim > 1 else 1.0
-            velocities[name] = 0.9 * velocities[name] + 2.0 * local * gradient
+            norm = by_hand[name].norm()
+            local = 0.001 * norm / (weights.grad.norm() + decay * norm) if weights.ndim > 1 else 1.0
+            velocities[name] = 0.9 * velocities[name] + 2.0 * local * (weights.grad + decay * by_hand[name])
             by_hand[name] = by_hand[name] - velocities[name]
         optimiser.step()
     for name, weights in trained.named_parameters():
@@ -85,14 +85,27 @@ def test_sgd_has_its_momentum() -> None:
     torch.testing.assert_close(list(ours.parameters()), list(reference.parameters()))
 
 
-def test_the_average_is_that_of_all_steps_with_exponential_weights() -> None:
+def test_the_average_weighs_steps_exponentially_and_the_first_ones_less() -> None:
     layer = nn.Linear(1, 1, bias=False)
     average = Average(layer, keep=0.5)
-    first = layer.weight.item()
-    for value in (1.0, 2.0, 3.0):
+    expected = layer.weight.item()
+    for step, value in enumerate((1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0)):
         layer.weight.data.fill_(value)
-        average.follow()
-    expected = 0.5**3 * first + 0.5**3 * 1 + 0.5**2 * 2 + 0.5 * 3
-    assert layer.weight.item() == 3
+        average.follow(step)
+        keep = (1 + step) / (10 + step) if step < 8 else 0.5  # from step 8 on, 9 / 18 is all that is asked for
+        expected = keep * expected + (1 - keep) * value
+    assert layer.weight.item() == 10
     average.install()
     assert layer.weight.item() == pytest.approx(expected)
+
+
+def test_the_average_has_the_statistics_that_belong_to_its_weights() -> None:
+    trained = network()
+    average = Average(trained, keep=0.5)
+    statistics = trained.get_submodule("1").running_mean
+    assert isinstance(statistics, Tensor)
+    statistics.fill_(4.0)
+    average.follow(100)
+    statistics.fill_(9.0)
+    average.install()
+    torch.testing.assert_close(statistics, torch.full((4,), 2.0))

@@ -154,6 +154,22 @@ def resolved(name: str, views: Any, **parts: Any) -> ExperimentSpec:
         ),
         ("bsds500", {"kind": "patches"}, {"method": {"kind": "supervised"}}, "/method/target", "has no classes 'label'"),
         ("moving_mnist", {"kind": "factors"}, {"method": {"kind": "frozen"}}, "/method/kind", "a clip and of a still image"),
+        ("moving_mnist", {"kind": "factors"}, {"method": {"kind": "supervised"}}, "/method/kind", "a clip and of a still"),
+        ("digits", {"kind": "noise"}, {"method": {"kind": "inst_dis", "hidden": 32}}, "/method/hidden", "no hidden layer"),
+        (
+            "digits",
+            {"kind": "noise"},
+            {"method": {"kind": "inst_dis", "objective": "softmax", "negatives": 9}},
+            "/method/negatives",
+            "none are drawn",
+        ),
+        (
+            "digits",
+            {"kind": "noise"},
+            {"method": {"kind": "frozen"}, "pretrain": {"processes": 2}},
+            "/pretrain/processes",
+            "trains",
+        ),
         (
             "cifar10",
             {"kind": "crop"},
@@ -321,6 +337,16 @@ def test_cpc_foretells_as_many_rows_as_there_are() -> None:
 def test_resnets_have_the_stem_of_the_image_s_size(name: str, size: int, stem: str) -> None:
     parts = {"dataset": {"name": name, "image_size": size}, "encoder": {"kind": "resnet50"}}
     assert resolved(name, {"kind": "crop"}, **parts).encoder.stem == stem  # type: ignore[union-attr]
+
+
+def test_along_an_axis_of_methods_each_has_its_own_defaults() -> None:
+    base = {"dataset": {"name": "cifar10"}, "views": {"kind": "augment"}}
+    sweep = spec.SweepSpec.model_validate(
+        {"base": base, "axis": {"path": "method.kind", "values": ["inst_dis", "moco"]}, "seeds": 1}
+    )
+    first, second = (spec.resolve(training, lambda *_: FACTS["cifar10"]).method for _, training in spec.expand(sweep))
+    assert (first.temperature, first.projection, first.head) == (0.07, 128, "linear")  # type: ignore[union-attr]
+    assert (second.temperature, second.projection, second.head) == (0.2, 128, "mlp")  # type: ignore[union-attr]
 
 
 SEVERAL = {"method": {"kind": "cmc"}, "views": {"kind": "color_split"}}

@@ -90,8 +90,10 @@ def test_the_average_is_put_in_at_the_end_of_training(library: Library) -> None:
     assert isinstance(events[-1], Progress) and events[-1].snapshot is not None
     ended = events[-1].snapshot()  # of the method as it stands now
     averages = {name: value for name, value in last.tensors.items() if name.startswith("average.")}
-    trained_names = [name for name in last.tensors if name.startswith("method.") and name.endswith(("weight", "bias"))]
-    assert len(averages) == len(trained_names)
-    for name, average in zip(trained_names, averages.values(), strict=True):
+    names = [name for name in last.tensors if name.startswith("method.")]
+    averaged = [name for name in names if name.endswith(("weight", "bias"))]
+    averaged += [name for name in names if name.endswith(("running_mean", "running_var"))]
+    assert len(averages) == len(averaged)
+    for name, average in zip(averaged, averages.values(), strict=True):
         torch.testing.assert_close(ended.tensors[name], average)
         assert not torch.equal(last.tensors[name], average)

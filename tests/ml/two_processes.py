@@ -6,7 +6,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 import torch.distributed as dist
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ml import distributed, encoders, methods, spec
@@ -68,10 +68,43 @@ def two_steps(name: str) -> dict[str, Tensor]:
     return {"loss": loss.detach(), **found, **{where: buffer.float() for where, buffer in method.named_buffers()}}
 
 
+def normalised() -> dict[str, Tensor]:
+    """Maps by a synced batch norm: in training, in evaluation, and in bfloat16; with what it remembers and its gradients."""
+    torch.manual_seed(0)
+    norm = distributed.synced(nn.Sequential(nn.BatchNorm2d(3)))
+    maps = (3 * torch.randn(8, 3, 5, 5) + 1).requires_grad_()
+    trained = distributed.gather(norm(distributed.share(maps)))
+    (trained * torch.arange(8.0)[:, None, None, None]).square().sum().backward()
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = distributed.gather(norm(distributed.share(maps.bfloat16())))
+    norm.eval()
+    evaluated = distributed.gather(norm(distributed.share(maps)))
+    assert maps.grad is not None
+    found = {"trained": trained, "rounded": rounded, "evaluated": evaluated, "gradient": _of_all(maps.grad)}
+    return {what: value.detach().float() for what, value in found.items()} | dict(norm.named_buffers())
+
+
+def _of_all(gradient: Tensor) -> Tensor:
+    """Each process knows its own rows', of as many losses as there are processes."""
+    return distributed.gather(distributed.share(gradient)) / distributed.processes()
+
+
+def gathered_twice() -> dict[str, Tensor]:
+    """The gradients of two parts that were gathered singly and meet in one sum, which autograd hands both the same gradient."""
+    parts = [torch.zeros(4).requires_grad_() for _ in range(2)]
+    both = sum(distributed.gather(distributed.share(part)) for part in parts)
+    (both * torch.arange(4.0)).sum().backward()
+    return {f"part {which}": _of_all(part.grad) for which, part in enumerate(parts) if part.grad is not None}
+
+
+OTHERS = {"normalised": normalised, "gathered twice": gathered_twice}
+
+
 def main() -> None:
     """Keep what the first process has."""
     dist.init_process_group("gloo")
     found = {f"{name}: {what}": value.contiguous() for name in METHODS for what, value in two_steps(name).items()}
+    found |= {f"{name}: {what}": value.contiguous() for name, other in OTHERS.items() for what, value in other().items()}
     if dist.get_rank() == 0:
         safetensors.torch.save_file(found, Path(sys.argv[1]))
     dist.destroy_process_group()

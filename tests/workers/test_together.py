@@ -43,18 +43,33 @@ def test_two_processes_train_to_the_numbers_of_one(api: TestClient, submit: Subm
     assert stages == ["data", "pretrain", "information", "quality", "tasks"]
 
 
-def test_cancelled_or_killed_the_processes_end_with_their_runner(
+def test_killed_or_cancelled_the_processes_end_together_and_with_their_runner(
     worker: Any, api: TestClient, submit: Submit, training: Training, eventually: Any, state_of: StateOf, exists: Exists
 ) -> None:
-    endless = {"steps": LONG, "batch_size": 64, "processes": 2}
-    killed = submit(LONG, pretrain=endless)
-    training(killed)
+    endless = submit(LONG, pretrain={"steps": LONG, "batch_size": 64, "processes": 2})
+    training(endless)
     (torchrun,), ranks = together(worker)
     assert len(ranks) == 2
+    os.kill(ranks[1], signal.SIGKILL)
+    eventually(lambda: state_of(endless)["attempt"] == 2)
+    assert not any(exists(pid) for pid in (torchrun, *ranks))
+    assert state_of(endless)["error"]["code"] == "lost"
+    eventually(lambda: len(together(worker)[1]) == 2)
+    (torchrun,), ranks = together(worker)
     os.killpg(os.getpgid(torchrun), signal.SIGKILL)  # the runner's
     eventually(lambda: not any(exists(pid) for pid in ranks))
-    eventually(lambda: state_of(killed)["attempt"] == 2)
-    eventually(lambda: len(together(worker)[1]) == 2)
-    api.post(f"/v1/experiments/{killed}/cancel")
-    eventually(lambda: state_of(killed)["state"] == "cancelled")
+    eventually(lambda: state_of(endless)["attempt"] == 3 and len(together(worker)[1]) == 2)
+    api.post(f"/v1/experiments/{endless}/cancel")
+    eventually(lambda: state_of(endless)["state"] == "cancelled")
     assert together(worker) == ([], [])
+
+
+def test_a_worker_that_is_told_to_end_before_they_have_begun_gives_the_experiment_back(
+    new_worker: Callable[..., Any], worker: Any, submit: Submit, eventually: Any, state_of: StateOf
+) -> None:
+    worker.stop()
+    ending = new_worker()
+    asked = submit(LONG, pretrain={"steps": LONG, "batch_size": 64, "processes": 2})
+    eventually(lambda: together(ending)[0])
+    ending.stop()
+    assert (state_of(asked)["state"], state_of(asked)["error"]) == ("queued", None)
