@@ -344,7 +344,7 @@ OTHER_KINDS: dict[str, dict[str, Any]] = {
 
 
 def of_kind(kind: str, library: Library) -> spec.ExperimentSpec:
-    small = {"pretrain": {"steps": 3, "batch_size": 16, "precision": "bfloat16"}, "mi": {"k": 8}}
+    small = {"pretrain": {"steps": 3, "batch_size": 16}, "mi": {"k": 8}}
     document = spec.ExperimentSpec.model_validate(small | OTHER_KINDS[kind])
     return spec.resolve(document, lambda dataset, _: load(dataset, library, CPU).facts)
 
@@ -418,3 +418,31 @@ def test_photographs_are_decoded_once_and_say_how_far_that_is(tmp_path: Path) ->
     assert all(event.snapshot is None for event in told)  # there is nothing yet that a checkpoint could keep
     assert not any(isinstance(event, Progress) and event.stage == "data" for event in again)
     assert list(tmp_path.glob("prepared/holiday-*/train_0.npy"))
+
+
+SEEN_AT = {"name": "colourful", "image_size": 24}
+METHODS: dict[str, dict[str, Any]] = {
+    "moco": {"method": {"kind": "moco"}, "views": {"kind": "augment"}},
+    "inst_dis": {"method": {"kind": "inst_dis"}, "views": {"kind": "augment"}},
+    "cmc": {"method": {"kind": "cmc"}, "views": {"kind": "color_split"}},
+    "pirl": {"method": {"kind": "pirl"}, "views": {"kind": "augment"}},
+    "cpc": {"method": {"kind": "cpc"}, "views": {"kind": "patch_grid", "size": 12, "stride": 6}},
+    "infomin": {"method": {"kind": "infomin"}, "views": {"kind": "augment", "recipe": "infomin"}},
+    "supervised": {"method": {"kind": "supervised"}, "views": {"kind": "augment"}},
+    "frozen": {"method": {"kind": "frozen"}, "views": {"kind": "augment"}},
+}
+
+
+@pytest.mark.usefixtures("few_readings")
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_trained_measured_and_probed(name: str, arrays: Library) -> None:
+    small = {"dataset": SEEN_AT, "pretrain": {"steps": 3, "batch_size": 16}, "mi": {"k": 8}, "tasks": [{"kind": "knn"}]}
+    document = spec.ExperimentSpec.model_validate(small | METHODS[name])
+    asked = spec.resolve(document, lambda dataset, _: load(dataset, arrays, CPU).facts)
+    events = list(run(asked, arrays, CPU))
+    trained = [event.step for event in events if isinstance(event, Progress) and event.stage == "pretrain"]
+    assert trained == ([] if name == "frozen" else [1, 2, 3])
+    results = json.loads(json.dumps(results_of(events), allow_nan=False))
+    assert results["mi"]["infonce"]["value"] <= math.log(8)
+    assert 0 <= results["tasks"]["knn"]["value"] <= 1
+    assert results["timing"]["pairs_per_second"] > 0 or name == "frozen"
