@@ -180,13 +180,16 @@ def _moving_mnist(rows: Rows) -> Iterator[Check]:
 
 def _methods(rows: Rows) -> Iterator[Check]:
     """That the quick probe stands for the field's, and that no lower bound reads above its ceiling."""
-    apart = max(
-        abs(found["tasks"]["linear"]["value"] - found["tasks"]["linear, SGD"]["value"]) for row in rows.results for found in row
-    )
+    each = [
+        [100 * (found["tasks"]["linear, SGD"]["value"] - found["tasks"]["linear"]["value"]) for found in row]
+        for row in rows.results
+    ]
+    of_methods = max(abs(mean(iter(row))) for row in each)
+    of_one = max(abs(apart) for row in each for apart in row)
     yield Check(
-        "the quick linear probe and the field's agree within half a point, in every training",
-        f"{100 * apart:.1f} points",
-        apart <= 0.005,
+        "the quick linear probe and the field's agree within half a point, by the mean over each method's seeds",
+        f"at most {of_methods:.1f} points; in a single training at most {of_one:.1f}, of 1000 images",
+        of_methods <= 0.5,
     )
     below = all(found["mi"]["infonce"]["value"] < found["mi"]["infonce"]["log_k"] for row in rows.results for found in row)
     yield Check("I_NCE lies below log K", "so" if below else "not so", below)
@@ -214,7 +217,9 @@ STUDIES = {
         _methods,
         "a quarter of the small AlexNet's channels, 240 steps of 128 pairs where the papers train for hundreds of epochs, and "
         "4000 images; MoCo's and InfoMin's key encoders keep .99 and not .999 of their weights a step, since there are so few; "
-        "bank and queue are as large as 4000 images allow",
+        "bank and queue are as large as 4000 images allow. InstDis has the softmax over its whole bank: with NCE, whose "
+        "normaliser the first batch sets, its loss grew from 17 to 100 within two passes, I_NCE came to .04 nats, and the linear "
+        "probe to 31 %, below the random encoder's",
         {"random": {"method": {"kind": "frozen"}}, "supervised": {"method": {"kind": "supervised"}}},
     ),
     "anchors": Study(
@@ -371,7 +376,7 @@ def _report(
     (FOLDER / f"{name}.svg").write_bytes(figure.render(figure.figure(traced, sweep.name), "svg"))
     shown = sorted({0, len(trained) // 2, len(trained) - 1}) if axis.ordered else range(len(trained))
     specs = [ExperimentSpec.model_validate(next(line["spec"] for at, line in trainings if at == trained[row])) for row in shown]
-    pictures = [preview.preview(spec.dataset, spec.views, _library(), pairs=2, seed=spec.seed) for spec in specs]
+    pictures = [preview.preview(spec.dataset, spec.views, _library(), 2, spec.seed, spec.method) for spec in specs]
     captions = [f"{rows.labels[row]}: {rows.i_nce(row):.2f} nats" for row in shown]
     views = figure.views_picture(list(zip(captions, pictures, strict=True)))
     (FOLDER / f"{name}-views.png").write_bytes(vl_convert.vegalite_to_png(views, scale=1))
@@ -410,7 +415,7 @@ def _measurement(index: int, line: Json) -> Any:
 
 def _page(name: str, study: Study, sweep: Any, rows: Rows, lines: Sequence[Json], untrained: Sequence[str]) -> str:
     from ml import preview  # noqa: PLC0415
-    from ml.spec import ExperimentSpec, in_words  # noqa: PLC0415
+    from ml.spec import WHOLE, ExperimentSpec, in_words  # noqa: PLC0415
 
     tasks = rows.tasks()
     spec = lines[0]["spec"]
@@ -419,10 +424,13 @@ def _page(name: str, study: Study, sweep: Any, rows: Rows, lines: Sequence[Json]
         f"| {label} | {rows.i_nce(index):.2f} | " + " | ".join(f"{rows.task(index, task):.3f}" for task in tasks) + " |"
         for index, label in enumerate(rows.labels)
     ]
-    parts = {part: in_words({key: value for key, value in spec[part].items() if value is not None}) for part in PARTS}
+    alike = [part for part in PARTS if all(line["spec"][part] == spec[part] for line in lines)]
+    told = PARTS if sweep.axis.path != WHOLE else alike
+    parts = {part: in_words({key: value for key, value in spec[part].items() if value is not None}) for part in told}
     axis = sweep.axis.path.partition(".")[2]
     recipe = preview.parameters(ExperimentSpec.model_validate(spec).views)
-    parts["views"] = in_words({key: value for key, value in recipe.items() if key != axis})
+    if "views" in parts:
+        parts["views"] = in_words({key: value for key, value in recipe.items() if key != axis})
     codes = sorted({line["code"] for line in lines})
     dates = sorted({line["date"] for line in lines})
     return "\n".join(
@@ -477,7 +485,9 @@ def _beside(rows: dict[str, list[Json]], references: dict[str, list[Json]]) -> s
             "",
             "## Beside what was not trained, and what was trained with labels",
             "",
-            "Accuracies in percent, means over the seeds; pairs per second of one thread beside another, medians.",
+            "Accuracies in percent, means over the seeds; pairs per second of one thread beside another, medians. InstDis encodes "
+            "one view of a pair, CMC two of half the width. All trainings together took "
+            f"{sum(line['seconds'] for lines in everything.values() for line in lines) / 60:.0f} minutes of one busy core.",
             "",
             "| | " + " | ".join(tasks) + " | I_NCE (nats) | pairs/s | seeds |",
             "|---" * (len(tasks) + 4) + "|",

@@ -34,10 +34,17 @@ MAIN = ("crop_scale_min", "jitter")  # told in any case
 Captions = tuple[list[str], list[str], list[str]]
 
 
-def preview(dataset: spec.Dataset, recipe: spec.Views, library: Library, pairs: int = 8, seed: int = 0) -> bytes:
+def preview(
+    dataset: spec.Dataset,
+    recipe: spec.Views,
+    library: Library,
+    pairs: int = 8,
+    seed: int = 0,
+    method: spec.Method | None = None,
+) -> bytes:
     """A PNG of v1 and v2 side by side for a few training items. Raises DatasetMissing or DatasetInvalid."""
     data = datasets.load(dataset, library, torch.device("cpu"), as_photographs=isinstance(recipe, spec.Patches))
-    return of_data(data, recipe, pairs, seed)
+    return of_data(data, recipe, pairs, seed, method)
 
 
 def of_data(data: Data, recipe: spec.Views, pairs: int, seed: int, method: spec.Method | None = None) -> bytes:
