@@ -485,8 +485,8 @@ def _beside(rows: dict[str, list[Json]], references: dict[str, list[Json]]) -> s
             "",
             "## Beside what was not trained, and what was trained with labels",
             "",
-            "Accuracies in percent, means over the seeds; pairs per second of one thread beside another, medians. InstDis encodes "
-            "one view of a pair, CMC two of half the width. All trainings together took "
+            "Accuracies in percent, means over the seeds; pairs per second of one thread beside another, medians. InstDis encodes"
+            " one view of a pair, CMC two of half the width. All trainings together took "
             f"{sum(line['seconds'] for lines in everything.values() for line in lines) / 60:.0f} minutes of one busy core.",
             "",
             "| | " + " | ".join(tasks) + " | I_NCE (nats) | pairs/s | seeds |",
