@@ -138,7 +138,7 @@ def test_everything_ends_in_order_and_is_there_again(up: Up) -> None:
         assert until(lambda: client.get(sweep["id"])["counts"]["running"] > 0)
     everything = up.everything()
     up.process.send_signal(signal.SIGINT)
-    assert up.process.wait(60) == 0, up.output.read_text()
+    assert up.process.wait(120) == 0, up.output.read_text()
     assert not any(is_alive(pid) for pid in everything)
     assert marked(f"SWEETSPOT_DATA_DIR={up.folder}") == []
     assert not (up.folder / "runtime.json").exists()
@@ -158,7 +158,7 @@ def test_everything_ends_in_order_and_is_there_again(up: Up) -> None:
     with Sweetspot(service.running.api_url) as client:
         assert client.get(sweep["id"])["counts"]["total"] == 24
     service.process.send_signal(signal.SIGHUP)
-    assert service.process.wait(60) == 0
+    assert service.process.wait(120) == 0
 
 
 def test_a_taken_port_is_told_and_0_is_a_free_one() -> None:
