@@ -1020,8 +1020,8 @@ class Classification(OnFeatures):
     labels_per_class: int | None = Field(None, ge=1, description=PER_CLASS)
     protocol: Literal["lbfgs", "sgd"] = Field(
         "lbfgs",
-        description="How it is fitted: to the optimum by L-BFGS, or by the field's 100 epochs of SGD with cosine decay. Both "
-        "minimise the same loss, and the first is quicker.",
+        description="How it is fitted: to the optimum by L-BFGS, or as is usual in the field by 100 epochs of SGD with cosine "
+        "decay, but on whitened features. Both minimise the same loss, and the first is quicker.",
     )
 
 
