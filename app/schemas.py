@@ -131,6 +131,11 @@ class TaskResult(BaseModel):
         description="Accuracy on the items of each class, null for a class without held-out items; null where the target is a "
         "position.",
     )
+    fitted: dict[str, float] | None = Field(
+        None,
+        description="Of a linear probe the `penalty`, and of one by SGD the `learning_rate`, as asked for or chosen on held-out "
+        "labelled items: medians over the draws of a label budget. Null of other tasks.",
+    )
 
 
 class Quality(BaseModel):

@@ -392,15 +392,10 @@ def _npz(arrays: Mapping[str, Tensor]) -> bytes:
 
 
 def _features(spec: ExperimentSpec, method: Method, split: Split) -> Float[Tensor, "N F"]:
-    """Features of the items that have any target, or of all where there is none, side by side where there are two encoders."""
+    """Features of the items that have any target, or of all where there is none."""
     everything = torch.arange(len(split), device=next(method.parameters()).device)
     items = everything[_known(split).any(dim=0)] if split.targets else everything
-    features = []
-    with torch.no_grad():
-        for chunk in items.split(512):
-            inputs = views.clean(spec.views, split.take(chunk))
-            features.append(torch.cat([encoder(view) for encoder, view in zip(method.encoders, inputs, strict=True)], dim=1))
-    return torch.cat(features)
+    return method.features(spec.views, split, items)
 
 
 def _with_target(split: Split, features: Float[Tensor, "N F"], target: str) -> tuple[Float[Tensor, "M F"], Tensor]:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float64, Int64
 from torch import Generator, Tensor
 
-from ml import spec, views
+from ml import spec
 from ml.datasets import Data
 from ml.events import Metric
 from ml.methods import Method
@@ -24,7 +24,6 @@ MOST_POINTS = 20
 PENALTY = 0.1  # of the ridge, for each item: it spares directions in which standardised features hardly move
 NEIGHBOURS = 200
 TEMPERATURE = 0.1  # of votes, as in Wu et al. 2018
-CHUNK = 512  # items that are encoded at a time
 
 
 class Live:
@@ -57,7 +56,7 @@ class Live:
             return
         training = method.training
         method.eval()
-        fitted, scored = (self._features(method, items) for items in (self._fitted, self._scored))
+        fitted, scored = (method.features(self._recipe, self._split, items) for items in (self._fitted, self._scored))
         method.train(training)
         if not (torch.isfinite(fitted).all() and torch.isfinite(scored).all()):
             return  # the loss will be none either, which is said elsewhere
@@ -73,15 +72,6 @@ class Live:
     def _neighbours(self) -> int:
         """As many as have the query's class, on average."""
         return min(max(len(self._fitted) // self._classes, 1), NEIGHBOURS)
-
-    def _features(self, method: Method, items: Int64[Tensor, " N"]) -> Float[Tensor, "N F"]:
-        """Of undisturbed items, side by side where there are two encoders."""
-        features = []
-        with torch.no_grad():
-            for chunk in items.split(CHUNK):
-                inputs = views.clean(self._recipe, self._split.take(chunk))
-                features.append(torch.cat([encoder(view) for encoder, view in zip(method.encoders, inputs, strict=True)], dim=1))
-        return torch.cat(features)
 
 
 def points(pretrain: spec.Pretrain, items: int, read: int) -> frozenset[int]:

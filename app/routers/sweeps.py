@@ -17,7 +17,7 @@ from app.persistence import datasets, files, sweeps
 from app.persistence.models import ACTIVE, TERMINAL, Sweep
 from app.persistence.sweeps import Member
 from ml import curve
-from ml.spec import SweepSpec
+from ml.spec import WHOLE, SweepSpec
 
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"])
 SweepId = Annotated[str, Path(alias="id", pattern="^swp_[0-9a-f]{32}$", description="`swp_…`")]
@@ -178,7 +178,8 @@ def _curve(session: SessionDep, sweep_id: str, chosen: CurveFormat, task: str | 
     row = sweeps.get(session, sweep_id)
     members = sweeps.members(session, row)
     spec = SweepSpec.model_validate(row.spec)
-    title = row.name or f"{spec.axis.path} on {datasets.title(session, spec.base.dataset.name)}"
+    compared = "recipes" if spec.axis.path == WHOLE else spec.axis.path
+    title = row.name or f"{compared} on {datasets.title(session, spec.base.dataset.name)}"
     session.close()  # drawing takes a while
     traced = curve.trace(spec.axis, _measurements(members))
     if task is not None and traced.verdicts and task not in traced.verdicts:

@@ -16,6 +16,7 @@ from ml.registry import Registry
 from ml.views import Inputs, Views
 
 EMBEDDED_AT_A_TIME = 1024  # views, to spare memory
+ENCODED_AT_A_TIME = 512  # undisturbed items
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +68,15 @@ class Method(nn.Module):
         self, v1: Float[Tensor, "B ..."], v2: Float[Tensor, "B ..."]
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]:
         """z1 and z2 on the unit sphere, as the loss compares them; views go through in parts, to spare memory."""
+
+    @torch.no_grad()
+    def features(self, recipe: spec.Views, split: Any, items: Int64[Tensor, " N"]) -> Float[Tensor, "N F"]:
+        """Of these items of a split as they are undisturbed, side by side where there are two encoders: what tasks read."""
+        parts = []
+        for some in items.split(ENCODED_AT_A_TIME):
+            inputs = views.clean(recipe, split.take(some))
+            parts.append(torch.cat([encoder(view) for encoder, view in zip(self.encoders, inputs, strict=True)], dim=1))
+        return torch.cat(parts)
 
     def similarities(self, v1: Float[Tensor, "B ..."], v2: Float[Tensor, "B ..."]) -> Float[Tensor, "B B"]:
         """The critic without its temperature: cosine similarity of each v1 (rows) with each v2 (columns)."""

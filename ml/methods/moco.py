@@ -45,7 +45,7 @@ class KeyNetwork(nn.Module):
 
     def __init__(self, followed: Sequence[nn.Module], momentum: float) -> None:
         super().__init__()
-        self._followed = [parameter for module in followed for parameter in module.parameters()]
+        self._followed: list[Tensor] = [parameter for module in followed for parameter in module.parameters()]
         self.momentum = momentum
         self.network = nn.Sequential(*(copy.deepcopy(module) for module in followed)).requires_grad_(False)
 
@@ -57,8 +57,7 @@ class KeyNetwork(nn.Module):
     @torch.no_grad()
     def follow(self) -> None:
         """One step towards the trained weights. He et al. 2020, eq. 2."""
-        for own, trained in zip(self.network.parameters(), self._followed, strict=True):
-            own.lerp_(trained, 1 - self.momentum)
+        torch._foreach_lerp_(list(self.network.parameters()), self._followed, 1 - self.momentum)
 
 
 @methods.implements(spec.MoCo)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from ml.mi import Estimate, temperature
-from ml.tasks.classification import logistic_regression
+from ml.tasks import logistic
 
 TRAINED_AT = 1.0  # the temperature of cross-entropy
 
@@ -87,5 +87,5 @@ def linear(
     """Log odds of the classes of held-out features, by multinomial logistic regression on features standardised in training."""
     mean, std = train.mean(dim=0), train.std(dim=0)
     std = torch.where(std > 1e-6, std, 1.0)
-    weights, biases = logistic_regression((train - mean) / std, y, classes)
+    weights, biases = logistic.fit(logistic.principal((train - mean) / std), y, classes)
     return ((held_out - mean) / std).double() @ weights + biases

@@ -1,8 +1,9 @@
 """What a frozen representation is good for: tasks on features of clean images. One file a task."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from statistics import median
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -30,6 +31,15 @@ class Features:
     classes: int
 
 
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a task says of the held-out items: class indices int64 [M], or places in pixels float [M, 2]."""
+
+    predictions: Tensor
+    fitted: Mapping[str, float] = field(default_factory=dict)
+    """What it was fitted with, where the training items decided that."""
+
+
 @dataclass(frozen=True)
 class Score:
     """How well a task is done on the held-out items."""
@@ -45,9 +55,11 @@ class Score:
     """Accuracy on the items of each class; None for a class without held-out items."""
     supervised: float | None = None
     """Accuracy of the supervised reference in the task's place; None where there is none."""
+    fitted: Mapping[str, float] | None = None
+    """What a linear probe was fitted with, `penalty` and perhaps `learning_rate`: medians over the draws of a label budget."""
 
 
-_tasks: Registry[Callable[..., Tensor]] = Registry(__name__)
+_tasks: Registry[Callable[..., Answer]] = Registry(__name__)
 implements = _tasks.implements
 
 
@@ -60,11 +72,12 @@ def evaluate(task: spec.Task, features: Features, generator: Generator) -> tuple
     """
     draws = 1 if task.labels is None else LABEL_DRAWS
     budgets = [labelled(features.train_targets, task.labels, generator) for _ in range(draws)]  # before all other chances
-    values, chances = [], []
+    values, chances, fitted = [], [], []
     for chosen in budgets:
-        predictions = _tasks.find(task)(task, features, chosen, generator)
+        answer = _tasks.find(task)(task, features, chosen, generator)
         constant = _constant(features.train_targets[chosen])
-        values.append(_merits(predictions, features.test_targets))
+        values.append(_merits(answer.predictions, features.test_targets))
+        fitted.append(answer.fitted)
         chances.append(_merits(constant.expand_as(features.test_targets), features.test_targets).mean().item())
     by_draw, chance = torch.stack(values), sum(chances) / draws
     merits = by_draw.mean(dim=0)
@@ -73,7 +86,15 @@ def evaluate(task: spec.Task, features: Features, generator: Generator) -> tuple
         return Score("pixels", value, bootstrap.interval(by_draw, generator), chance), merits
     all_alike = bool((by_draw == by_draw[0, 0]).all())  # of which resampling would make an interval of no width
     ci = wilson(value, len(merits)) if all_alike else bootstrap.interval(by_draw, generator)
-    return Score("accuracy", value, ci, chance, _per_class(merits, features)), merits
+    usual = {name: median(of_draw[name] for of_draw in fitted) for name in fitted[0]}
+    return Score("accuracy", value, ci, chance, _per_class(merits, features), fitted=usual or None), merits
+
+
+def standardised(features: Features, labelled: Int64[Tensor, " L"]) -> tuple[Float[Tensor, "L F"], Float[Tensor, "M F"]]:
+    """Features of the labelled items and of the held-out ones, by mean and deviation over the training split, labels or not."""
+    mean, std = features.train.mean(dim=0), features.train.std(dim=0)
+    std = torch.where(std > 1e-6, std, 1.0)  # a feature that never moves in training says nothing in testing either
+    return (features.train[labelled] - mean) / std, (features.test - mean) / std
 
 
 def labelled(targets: Tensor, budget: int | None, generator: Generator) -> Int64[Tensor, " L"]:

@@ -6,17 +6,17 @@ from jaxtyping import Float, Int64
 from torch import Generator, Tensor
 
 from ml import spec, tasks
-from ml.tasks import Features
+from ml.tasks import Answer, Features
 
 
 @tasks.implements(spec.KNN)
-def knn(task: spec.KNN, features: Features, labelled: Int64[Tensor, " L"], generator: Generator) -> Int64[Tensor, " M"]:
+def knn(task: spec.KNN, features: Features, labelled: Int64[Tensor, " L"], generator: Generator) -> Answer:
     """Predictions of the k labelled items most similar to each held-out one."""
     bank, labels = features.train[labelled], features.train_targets[labelled]
     votes = [
         weighted_votes(queries, bank, labels, features.classes, task.k, task.temperature) for queries in features.test.split(1024)
     ]
-    return torch.cat(votes).argmax(dim=1)
+    return Answer(torch.cat(votes).argmax(dim=1))
 
 
 def weighted_votes(

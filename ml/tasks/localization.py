@@ -5,21 +5,17 @@ from jaxtyping import Float, Float64, Int64
 from torch import Generator, Tensor
 
 from ml import spec, tasks
-from ml.tasks import Features
+from ml.tasks import Answer, Features, standardised
 
 PENALTY = 1.0  # on the squared weights, beside the summed squared errors: scikit-learn's default alpha = 1
 
 
 @tasks.implements(spec.Localization)
-def localization(
-    task: spec.Localization, features: Features, labelled: Int64[Tensor, " L"], generator: Generator
-) -> Float[Tensor, "M 2"]:
+def localization(task: spec.Localization, features: Features, labelled: Int64[Tensor, " L"], generator: Generator) -> Answer:
     """Places in pixels by ridge regression on features standardised over the training split."""
-    mean, std = features.train.mean(dim=0), features.train.std(dim=0)
-    std = torch.where(std > 1e-6, std, 1.0)  # a feature that never moves in training says nothing in testing either
-    train, test = ((split - mean) / std for split in (features.train[labelled], features.test))
+    train, test = standardised(features, labelled)
     weights, biases = ridge(train, features.train_targets[labelled])
-    return (test.double() @ weights + biases).float()
+    return Answer((test.double() @ weights + biases).float())
 
 
 def ridge(

@@ -79,11 +79,10 @@ def test_reading_changes_nothing_and_draws_from_no_other_generator() -> None:
 
 
 def test_features_of_two_encoders_stand_side_by_side() -> None:
-    live = reading()
     items = torch.arange(5)
-    one = live._features(Read().eval(), items)
-    live._recipe = spec.Frequency(kind="frequency")
-    assert live._features(Read(2).eval(), items).shape == (5, 2 * one.shape[1])
+    one = Read().eval().features(spec.Noise(kind="noise"), DIGITS.train, items)
+    two = Read(2).eval().features(spec.Frequency(kind="frequency"), DIGITS.train, items)
+    assert two.shape == (5, 2 * one.shape[1])
 
 
 def test_steps_are_spread_evenly_and_end_with_the_last() -> None:
