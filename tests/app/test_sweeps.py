@@ -463,6 +463,16 @@ def test_the_same_numbers_in_each_format_digit_for_digit(api: TestClient, traced
     assert "noise on digits" in words and "0.7" in words and "inverted U" in words
 
 
+def test_a_curve_without_a_name_says_what_it_compares(
+    api: TestClient, post: Callable[[Json], Json], digits: Json, spec: Json, work: Any
+) -> None:
+    along = {"views.sigma": SIGMAS, "base": [{"views": spec["views"] | {"sigma": sigma}} for sigma in SIGMAS]}
+    sweeps = {path: post(digits | {"name": "", "axis": {"path": path, "values": values}}) for path, values in along.items()}
+    work.finish_all(measure)
+    assert "views.sigma on digits" in api.get(f"/v1/sweeps/{sweeps['views.sigma']['id']}/curve.svg").text
+    assert "recipes on digits" in api.get(f"/v1/sweeps/{sweeps['base']['id']}/curve.svg").text
+
+
 @pytest.mark.parametrize(
     ("accept", "kind"),
     [
