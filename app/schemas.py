@@ -133,8 +133,9 @@ class TaskResult(BaseModel):
     )
     fitted: dict[str, float] | None = Field(
         None,
-        description="Of a linear probe the `penalty`, and of one by SGD the `learning_rate`, as asked for or chosen on held-out "
-        "labelled items: medians over the draws of a label budget. Null of other tasks.",
+        description="Of a linear probe the `penalty`, as asked for, or chosen on held-out labelled items, or 1 where fewer than "
+        "200 are labelled; of one by SGD the `learning_rate` that ended lowest, too. Medians over the draws of a label budget; "
+        "null of other tasks.",
     )
 
 

@@ -1021,12 +1021,12 @@ class Classification(OnFeatures):
     protocol: Literal["lbfgs", "sgd"] = Field(
         "lbfgs",
         description="How it is fitted: to the optimum by L-BFGS, or as is usual in the field by 100 epochs of SGD with cosine "
-        "decay and a learning rate chosen on held-out labelled items. Both minimise the same loss, and the first is quicker.",
+        "decay, at the one of seven learning rates that ends lowest. Both minimise the same loss, and the first is quicker.",
     )
     penalty: float | None = Field(
         None,
         ge=1e-6,
-        le=1e6,
+        le=10_000,
         description="On half the squared weights, beside the summed cross-entropy: 1 / C of scikit-learn. By default the one of "
         "1 to 10 000 that does best on held-out labelled items; 1 where fewer than 200 have labels.",
     )

@@ -57,7 +57,7 @@ class KeyNetwork(nn.Module):
     @torch.no_grad()
     def follow(self) -> None:
         """One step towards the trained weights. He et al. 2020, eq. 2."""
-        torch._foreach_lerp_(list(self.network.parameters()), self._followed, 1 - self.momentum)
+        torch._foreach_lerp_(list(self.network.parameters()), self._followed, 1 - self.momentum)  # all in one launch on a GPU
 
 
 @methods.implements(spec.MoCo)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import median_low
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -37,7 +37,7 @@ class Answer:
 
     predictions: Tensor
     fitted: Mapping[str, float] = field(default_factory=dict)
-    """What it was fitted with, where the training items decided that."""
+    """What it was fitted with, as asked for or as the labelled items decided."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def evaluate(task: spec.Task, features: Features, generator: Generator) -> tuple
         return Score("pixels", value, bootstrap.interval(by_draw, generator), chance), merits
     all_alike = bool((by_draw == by_draw[0, 0]).all())  # of which resampling would make an interval of no width
     ci = wilson(value, len(merits)) if all_alike else bootstrap.interval(by_draw, generator)
-    usual = {name: median(of_draw[name] for of_draw in fitted) for name in fitted[0]}
+    usual = {name: median_low(of_draw[name] for of_draw in fitted) for name in fitted[0]}
     return Score("accuracy", value, ci, chance, _per_class(merits, features), fitted=usual or None), merits
 
 

@@ -16,7 +16,8 @@ def classification(task: spec.Classification, features: Features, labelled: Int6
     penalty = task.penalty or logistic.choose_penalty(axes, y, features.classes, generator)
     fitted = {"penalty": penalty}
     if task.protocol == "sgd":
-        (weights, biases), fitted["learning_rate"] = logistic.fit_by_sgd(train, y, features.classes, penalty, generator)
+        chances = generator.clone_state()  # so that the next draw of labels finds the same fifths as by the other protocol
+        (weights, biases), fitted["learning_rate"] = logistic.fit_by_sgd(train, y, features.classes, penalty, chances)
     else:
         weights, biases = logistic.fit(axes, y, features.classes, penalty)
     return Answer((test.double() @ weights + biases).argmax(dim=1), fitted)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Generator, Tensor
 
 PENALTY = 1.0  # on half the squared weights, beside the summed cross-entropy: scikit-learn's default C = 1
-PENALTIES = tuple(10 ** (power / 2) for power in range(8, -1, -1))  # to choose from, 10^4 to 1: weaker ones change no accuracy
+PENALTIES = tuple(10 ** (power / 2) for power in range(8, -1, -1))  # to choose from, 10^4 to 1: weaker ones did no better
 FEWEST_TO_CHOOSE = 200  # labelled items; of fewer the choice would be chance, and it matters little what it is
 PARTS = 5  # of the labelled items, one of which is held out at a time
 HELD_OUT = 500  # items that decide a choice, where there are so many
@@ -30,7 +30,7 @@ Weights = tuple[Float[Tensor, "F C"], Float[Tensor, " C"]]
 
 @dataclass(frozen=True, eq=False)
 class Axes:
-    """Inputs in coordinates in which they are uncorrelated, their variances there, and what brings weights back."""
+    """Inputs in coordinates whose products with one another average to 0, their mean squares, and what brings weights back."""
 
     inputs: Float64[Tensor, "N R"]
     variances: Float64[Tensor, " R"]
@@ -38,7 +38,10 @@ class Axes:
 
 
 def principal(x: Float[Tensor, "N F"]) -> Axes:
-    """Of fewer items than features no more axes than items: the penalty leaves weights nothing outside of what items span."""
+    """The inputs along their principal axes about the origin.
+
+    Of fewer items than features these are no more than items: the penalty leaves weights nothing outside of what items span.
+    """
     x = x.double()
     if len(x) >= x.shape[1]:
         variances, back = torch.linalg.eigh(x.T @ x / len(x))
@@ -66,16 +69,19 @@ def choose_penalty(axes: Axes, y: Int64[Tensor, " N"], classes: int, generator: 
     if len(y) < FEWEST_TO_CHOOSE:
         return PENALTY
     inputs, variances = axes.inputs.float(), axes.variances.float()
-    parts = _order(len(y), generator, y.device).chunk(PARTS)[: math.ceil(HELD_OUT * PARTS / len(y))]
-    fitted: list[Weights | None] = [None] * len(parts)
+    fifths = _order(len(y), generator, y.device).chunk(PARTS)
+    splits = []
+    for which, fifth in enumerate(fifths[: math.ceil(HELD_OUT * PARTS / len(y))]):
+        rest = torch.cat((*fifths[:which], *fifths[which + 1 :])).sort().values
+        known = fifth[torch.isin(y[fifth], y[rest])]  # of a class that the others lack nothing can be known
+        splits.append((inputs[rest], y[rest], inputs[known], y[known]))
+    fitted: list[Weights | None] = [None] * len(splits)
     losses: list[float] = []
     for penalty in PENALTIES:
         loss = 0.0
-        for which, part in enumerate(parts):
-            rest = torch.ones(len(y), dtype=torch.bool, device=y.device)
-            rest[part] = False
-            found = _minimise(inputs[rest], variances, y[rest], classes, penalty, ROUGH, fitted[which])
-            loss += _loss(found, inputs[part], y[part]) * len(part)
+        for which, (x, labels, held_out, truth) in enumerate(splits):
+            found = _minimise(x, variances, labels, classes, penalty, ROUGH, fitted[which])
+            loss += _loss(found, held_out, truth)
             fitted[which] = found
         losses.append(loss)
         if loss > min(losses):
@@ -91,8 +97,7 @@ def fit_by_sgd(
     Also the learning rate: the one of RATES that ends lowest.
     """
     tried = _descend(x, y, classes, penalty, generator)
-    losses = [_loss(found, x, y) + penalty / len(x) * found[0].square().sum().item() / 2 for found in tried]
-    best = _lowest(losses)
+    best = _lowest([_loss(found, x, y) + penalty * found[0].square().sum().item() / 2 for found in tried])
     return tried[best], RATES[best]
 
 
@@ -139,15 +144,17 @@ def _minimise(
 def _descend(
     x: Float[Tensor, "N F"], y: Int64[Tensor, " N"], classes: int, penalty: float, generator: Generator
 ) -> list[Weights]:
-    """By SGD with each of RATES, all on the same batches."""
+    """By SGD with each of RATES, all on the same batches; with lower ones where the decay alone would step over 0."""
     x = x.float()
     batch_size = min(math.ceil(len(x) / FEWEST_BATCHES), BATCH)
     probes = [(x.new_zeros(classes, x.shape[1]).requires_grad_(), x.new_zeros(classes).requires_grad_()) for _ in RATES]
-    groups = [
-        {"params": [tensor], "lr": rate, "weight_decay": decay}
-        for rate, probe in zip(RATES, probes, strict=True)
-        for tensor, decay in zip(probe, (penalty / len(x), 0.0), strict=True)
-    ]
+    decay = penalty / len(x)
+    groups = []
+    for rate, (weights, biases) in zip(RATES, probes, strict=True):
+        groups += [
+            {"params": [weights], "lr": min(rate, 1 / decay), "weight_decay": decay},
+            {"params": [biases], "lr": rate},
+        ]
     optimiser = torch.optim.SGD(groups, momentum=MOMENTUM, nesterov=True)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, EPOCHS * math.ceil(len(x) / batch_size))
     with torch.enable_grad():
@@ -163,8 +170,8 @@ def _descend(
 
 
 def _loss(weights: Weights, x: Float[Tensor, "N F"], y: Int64[Tensor, " N"]) -> float:
-    """Mean cross-entropy."""
-    return F.cross_entropy(x @ weights[0].to(x.dtype) + weights[1], y).item()
+    """Summed cross-entropy."""
+    return F.cross_entropy(x @ weights[0].to(x.dtype) + weights[1], y, reduction="sum").item()
 
 
 def _lowest(losses: Sequence[float]) -> int:
