@@ -116,7 +116,7 @@ def test_the_results_are_the_contracts_and_fit_in_json(undisturbed: list[Event])
     assert set(results) == {"mi", "information", "tasks", "quality", "timing", "hardware", "data"}
     assert {"value", "stderr", "log_k", "saturated", "kind"} <= set(results["mi"]["infonce"])
     assert set(results["tasks"]) == {"classification", "knn"}
-    assert set(results["tasks"]["knn"]) == {"metric", "value", "ci", "chance", "per_class", "supervised"}
+    assert set(results["tasks"]["knn"]) == {"metric", "value", "ci", "chance", "per_class", "supervised", "fitted"}
     assert set(results["timing"]) == {"data", "pretrain", "information", "quality", "tasks", "pairs_per_second"}
     assert set(results["quality"]) == {"lidar", "rankme", "alignment", "uniformity", "alpha_req", "items", "views"}
     assert 1 < results["quality"]["lidar"] <= 64 and 1 < results["quality"]["rankme"] <= 64
