@@ -199,14 +199,14 @@ def test_both_protocols_have_the_same_chances_in_each_draw_of_labels(monkeypatch
 
 
 def test_items_of_a_class_that_was_held_out_whole_do_not_choose_the_penalty() -> None:
-    """Twenty classes of one item each cost what they cost; without them the same penalty is chosen."""
+    """Without the twenty classes of one item each it is 10; where their items counted it would be 31.6."""
     x, y = noise(400, 3.0)
     rare = torch.arange(0, 400, 20)
     y = y.clone()
     y[rare] = torch.arange(2, 22)
     axes = logistic.principal(x)
     choices = {logistic.choose_penalty(axes, y, 22, Generator().manual_seed(seed)) for seed in range(3)}
-    assert choices <= {3.1622776601683795, 10.0, 31.622776601683793}
+    assert choices <= {10**0.5, 10.0}
 
 
 def noise(items: int, informative: float) -> tuple[Tensor, Tensor]:
