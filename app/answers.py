@@ -149,8 +149,16 @@ def _member(member: Member, values: Sequence[Any]) -> schemas.SweepMember:
 
 
 def _share_done(row: Experiment) -> float:
-    """1 for a finished experiment; for a running one the share of its pretraining, which takes nearly all of its time."""
+    """1 for a finished experiment; for a running one the share of its training, which takes nearly all of its time.
+
+    Where views are learned that is the first half of it, and pretraining the second.
+    """
     if row.state in TERMINAL:
         return 1
-    total = row.progress["total"]
-    return 0.95 * row.progress["step"] / total if row.progress["stage"] == "pretrain" and total else 0
+    stages = ("views", "pretrain") if row.spec["views"]["kind"] == "learned" else ("pretrain",)
+    stage, step, total = (row.progress[key] for key in ("stage", "step", "total"))
+    if stage in (None, "data"):
+        return 0
+    if stage not in stages:  # what is measured afterwards
+        return 0.95
+    return 0.95 * (stages.index(stage) + (step / total if total else 0)) / len(stages)

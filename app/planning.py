@@ -16,7 +16,7 @@ from app.persistence.models import Experiment
 from app.presets import Preset
 from app.problems import field_errors
 from app.schemas import Cost, PresetRun
-from ml.spec import WHOLE, Dataset, DatasetFacts, ExperimentSpec, SpecError, SweepSpec, expand, resolve
+from ml.spec import WHOLE, Dataset, DatasetFacts, ExperimentSpec, Learned, SpecError, SweepSpec, expand, resolve
 
 # Pairs of stills per second on one CPU core at 16x16 pixels, where width is a choice at width 16. With the image's side and with
 # width the rates fall by these powers, which fit small_conv at 16 and 32 pixels and widths 16 to 64.
@@ -95,7 +95,8 @@ def cost(session: Session, *specs: ExperimentSpec) -> Cost:
         facts = datasets.facts(spec.dataset)
         pairs = spec.pretrain.total_steps(facts.train) * (spec.pretrain.batch_size or 256)
         trained = spec.method.kind != "frozen"
-        total += FIXED_SECONDS + pairs * (trained + REFERENCE_SHARE * any(facts.targets().values())) / speed
+        pairs *= trained + REFERENCE_SHARE * any(facts.targets().values())
+        total += FIXED_SECONDS + (pairs + _learning_views(spec)) / speed
     return Cost(trainings=len(specs), seconds=float(f"{total:.3g}"), basis=basis)
 
 
@@ -172,6 +173,19 @@ def _precision(session: Session) -> Literal["float32", "bfloat16"]:
     """
     machines = [worker.hardware for worker in workers.alive(session, within=WORKER_SILENCE)] or [hardware.describe()]
     return "bfloat16" if all(machine.get("fast_bfloat16") for machine in machines) else "float32"
+
+
+def _learning_views(spec: ExperimentSpec) -> float:
+    """Pairs of pretraining that take about as long as learning the views.
+
+    For each step of g its encoders see a batch once per step of theirs; g's own step goes through them and back into the views,
+    as long as two of those. A labelled item goes through two classifiers and g, about as a pair does.
+    """
+    views = spec.views
+    if not isinstance(views, Learned):
+        return 0
+    passes = 0 if views.mode == "supervised" else views.critic_steps + 2
+    return (views.steps or 0) * (passes * (views.batch_size or 0) + (views.labelled_batch_size or 0))
 
 
 def _pace(spec: ExperimentSpec) -> str:

@@ -10,10 +10,15 @@ from ml.spec import ExperimentSpec, SpecError, SweepSpec, resolve
 # Where a preset names several datasets it takes the first that is there.
 PHOTOGRAPHS = ("div2k", "sunhays80", "bsds500")
 IMAGES = ("cifar10", "cifar10_lossless_subset", "cifar10_jpeg")
+LOSSLESS = ("cifar10_lossless_subset", "cifar10", "cifar10_jpeg")  # the small part first: the game takes long
 
 CROPS = {"kind": "augment", "crop_scale_min": 0.2, "jitter": 0, "grayscale_p": 0}
 ALEXNET = {"kind": "small_alexnet", "width": 24}
 HALF_ALEXNET = {"kind": "small_alexnet", "width": 12}  # for each of CMC's two views
+
+# Where views are learned: steps of the game and labelled items in it, and steps of the pretraining afterwards
+VIEW_STEPS, VIEW_LABELS, LEARNED_STEPS = 300, 1000, 300
+STABILITY_STEPS = 150  # of either
 
 
 @dataclass(frozen=True)
@@ -66,13 +71,33 @@ def _can_be_done(task: dict[str, Any], base: dict[str, Any]) -> bool:
     return True
 
 
-def _on_images(views: dict[str, Any], steps: int) -> dict[str, Any]:
+def _on_images(views: dict[str, Any], steps: int, batch_size: int = 256, dataset: tuple[str, ...] = IMAGES) -> dict[str, Any]:
     return {
-        "dataset": {"name": IMAGES},
+        "dataset": {"name": dataset},
         "views": views,
-        "pretrain": {"steps": steps, "batch_size": 256},
+        "pretrain": {"steps": steps, "batch_size": batch_size},
         "mi": {"k": 512},
         "tasks": [{"kind": "classification"}, {"kind": "classification", "name": "100 labels", "labels": 100}, {"kind": "knn"}],
+    }
+
+
+def _game(mode: str, space: str, steps: int = VIEW_STEPS) -> dict[str, Any]:
+    game = {"kind": "learned", "mode": mode, "base_space": space, "before": CROPS, "steps": steps, "batch_size": 64}
+    return game | ({} if mode == "unsupervised" else {"labels": VIEW_LABELS, "labelled_batch_size": 32})
+
+
+def _learned_from(space: str, name: str) -> dict[str, Any]:
+    raw = {"kind": "color_split", "before": CROPS}
+    modes = {"unsupervised": "unsupervised", "supervised": "supervised", "semi_supervised": "semi-supervised"}
+    return {
+        "name": f"Views learned from {name}",
+        "base": _on_images(raw, LEARNED_STEPS, dataset=LOSSLESS),
+        "axis": {
+            "path": "views",
+            "values": [raw | {"space": space}, *(_game(mode, space) for mode in modes)],
+            "labels": [f"{name} {words}" for words in ("raw", *modes.values())],
+        },
+        "seeds": 3,
     }
 
 
@@ -101,6 +126,7 @@ def _moving_mnist(pooling: str, steps: int) -> dict[str, Any]:
     }
 
 
+GAME = _game("unsupervised", "rgb", STABILITY_STEPS)
 PRESETS = {
     "digits-noise": Preset(
         "How much noise should two views of a handwritten digit carry, if 50 labels are to do? "
@@ -237,6 +263,55 @@ PRESETS = {
                 "labels": ["RGB", "HSV", "Lab", "YDbDr"],
             },
             "seeds": 2,
+        },
+    ),
+    "fig7-learned-rgb": Preset(
+        "Can a colour space be learned whose channels are better views than those of RGB? Without labels, with labels alone, and "
+        "with both.",
+        _learned_from("rgb", "RGB"),
+    ),
+    "fig7-learned-ydbdr": Preset(
+        "Can one be learned from YDbDr that is better than YDbDr itself? Without labels, with labels alone, and with both.",
+        _learned_from("ydbdr", "YDbDr"),
+    ),
+    "learned-target-nats": Preset(
+        "How much should learned views share? Steered to so many nats each time, with labels to say what to keep.",
+        {
+            "name": "Views learned to share so much",
+            "base": _on_images(_game("semi_supervised", "rgb"), LEARNED_STEPS, dataset=LOSSLESS),
+            "axis": {"path": "views.target_nats", "values": [0.25, 0.5, 1, 1.5, 2]},
+            "seeds": 2,
+        },
+    ),
+    "learned-stability": Preset(
+        "What keeps the game steady in which views are learned without labels?",
+        {
+            "name": "Steadiness of the game for views",
+            "base": _on_images(GAME, STABILITY_STEPS, 128, LOSSLESS),
+            "axis": {
+                "path": "views",
+                "values": [
+                    GAME,
+                    GAME | {"critic_steps": 3},
+                    GAME | {"critic_learning_rate": 2e-4},
+                    GAME | {"learning_rate": 2e-4},
+                    GAME | {"gradient_penalty": 0.01},
+                    GAME | {"spectral_norm": True},
+                    GAME | {"floor_nats": 1},
+                    GAME | {"flow": "non_volume_preserving"},
+                ],
+                "labels": [
+                    "as it is",
+                    "3 critic steps",
+                    "critic rate 2e-4",
+                    "g rate 2e-4",
+                    "gradient penalty",
+                    "spectral norm",
+                    "floor at 1 nat",
+                    "affine couplings",
+                ],
+            },
+            "seeds": 3,
         },
     ),
     "cpc-patches": Preset(

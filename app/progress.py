@@ -11,6 +11,7 @@ from app.client import Json, Sweetspot
 _LINE_EVERY = 5.0  # seconds, where there is no terminal
 _STAGES = {
     "data": "reading data",
+    "views": "learning views",
     "pretrain": "pretraining",
     "information": "measuring I(v1;v2)",
     "quality": "measuring quality",

@@ -46,8 +46,8 @@ class Progress(BaseModel):
     """How far the current stage is."""
 
     stage: str | None = Field(
-        description="`data`, `pretrain`, `information`, `quality` or `tasks`; of an upload `decode`, of two arrays `estimate`; "
-        "null before the first."
+        description="`data`, `views` where they are learned, `pretrain`, `information`, `quality` or `tasks`; of an upload "
+        "`decode`, of two arrays `estimate`; null before the first."
     )
     step: int
     total: int | None
@@ -166,6 +166,28 @@ class Quality(BaseModel):
     views: int = Field(description="Views of each item that LiDAR compares.")
 
 
+class LogAbsDet(BaseModel):
+    """log|det J| of g over the pixels of held-out images, in nats: 0 throughout where it preserves volumes."""
+
+    mean: float
+    min: float
+    max: float
+
+
+class LearnedViews(BaseModel):
+    """How the learning of the views ended, before pretraining."""
+
+    steps: int = Field(description="Of the map g.")
+    i_nce: float | None = Field(
+        description="I_NCE in nats as the game's own encoders read it last, on training items; null of supervised views, which "
+        "are learned without. What the views share is `mi.infonce`."
+    )
+    inverse_error: float = Field(
+        description="By how much the inverse of g misses held-out pixels at most, in units of the base space."
+    )
+    log_abs_det: LogAbsDet
+
+
 class Results(BaseModel):
     """What an experiment found."""
 
@@ -177,6 +199,7 @@ class Results(BaseModel):
     )
     tasks: dict[str, TaskResult]
     quality: Quality | None = Field(description="Label-free measures of the representation; null where not measured.")
+    views: LearnedViews | None = Field(None, description="How views were learned; null of other families.")
     timing: dict[str, JsonValue]
     hardware: dict[str, JsonValue]
 
@@ -241,7 +264,7 @@ class Event(BaseModel):
 
 
 class MetricPoint(BaseModel):
-    """A number measured during pretraining."""
+    """A number measured during pretraining, or before it while views are learned."""
 
     name: str
     step: int

@@ -33,6 +33,7 @@ class Timers:
     idle_look: float = 30
     cancel_grace: float = 2
     stall: float = 600
+    checkpoint: float = 60
 
     def __post_init__(self) -> None:
         if not self.heartbeat < self.self_fence < self.self_fence + self.kill_grace < self.lease:

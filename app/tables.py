@@ -40,6 +40,9 @@ def experiment(found: Json) -> RenderableType:
         table.add_row(name, Text(f"{_nats(estimate)}{_bound(estimate)}"))
     for name, words in _information(results.get("information")):
         table.add_row(name, Text(words))
+    if learned := results.get("views"):
+        reading = "" if learned["i_nce"] is None else f", at {learned['i_nce']:.3f} nats by the game's own reading"
+        table.add_row("views", f"learned in {learned['steps']} steps{reading}")
     for name, task in results["tasks"].items():
         low, high = task["ci"]
         reference = "" if task.get("supervised") is None else f", with labels {task['supervised']:.3f}"

@@ -1,7 +1,8 @@
 """`make reproduce`: the paper's experiments on real data, one study a view family, with figures, pictures and a verdict each.
 
-`python -m benchmarks.reproduce [STUDY ...]`. A study trains its preset's sweep, one training a core, and keeps each result as
-soon as it is there: broken off, it goes on where it was. Reports lie in `benchmarks/reproduce/`.
+`python -m benchmarks.reproduce [STUDY ...]`. A study trains its presets' sweeps, one training a core, and keeps each result as
+soon as it is there: broken off, it goes on where it was. Reports lie in `benchmarks/reproduce/`. `--dataset NAME` has a study
+on another dataset, with results and a report of their own.
 """
 
 import argparse
@@ -11,14 +12,14 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import median
+from statistics import median, stdev
 from typing import Any
 
 from app.up import gpus
@@ -42,9 +43,9 @@ class Check:
 
 @dataclass(frozen=True)
 class Study:
-    """A preset, what to look for in its trainings, and the values at which its view pairs are shown."""
+    """One preset, or several whose sweeps follow each other along one axis, and what to look for in its trainings."""
 
-    preset: str
+    presets: tuple[str, ...]
     judge: Callable[["Rows"], Iterator[Check]]
     differs: str
     """In what it is not as the paper's experiment."""
@@ -52,18 +53,21 @@ class Study:
     """What each training is held against, by name: the parts in which it is not as the sweep's base."""
     needs_gpu: bool = False
     """Whether it is left out, unless it is named, where there is no GPU."""
+    section: Callable[["Rows", Path], Iterable[str]] = lambda rows, path: ()
+    """Paragraphs with which its report ends; beside the report, at `path` with a suffix, they may put figures."""
 
 
 class Rows:
     """The finished trainings of a study, by axis value, and the curve's verdicts by task."""
 
     def __init__(
-        self, labels: Sequence[str], values: Sequence[Any], results: Sequence[Sequence[Json]], verdicts: dict[str, Any]
+        self, labels: Sequence[str], values: Sequence[Any], lines: Sequence[Sequence[Json]], verdicts: dict[str, Any]
     ) -> None:
         self.verdicts = verdicts
         self.labels = labels
         self.values = values
-        self.results = results
+        self.lines = lines
+        self.results = [[line["results"] for line in row] for row in lines]
 
     def i_nce(self, index: int) -> float:
         """Mean over the seeds, in nats."""
@@ -77,8 +81,12 @@ class Rows:
         """Names of the tasks."""
         return list(self.results[0][0]["tasks"])
 
+    def by_label(self) -> dict[str, Sequence[Json]]:
+        """What was kept of the trainings at each value."""
+        return dict(zip(self.labels, self.lines, strict=True))
 
-def mean(values: Iterator[float]) -> float:
+
+def mean(values: Iterable[float]) -> float:
     """Of at least one number."""
     numbers = list(values)
     return sum(numbers) / len(numbers)
@@ -204,16 +212,204 @@ def _anchors(rows: Rows) -> Iterator[Check]:
         yield Check(f"{label}: kNN within 1.2 points of {published[label]}", f"{found:.3f}", apart <= 0.012)
 
 
+BASE_SPACES = ("RGB", "YDbDr")
+MODES = ("raw", "unsupervised", "supervised", "semi-supervised")
+COMPARED = (("semi-supervised", "raw"), ("semi-supervised", "supervised"), ("unsupervised", "raw"))
+IN_THE_PAPER = {  # accuracies on STL-10 in percent, Tian et al. 2020, section 4.3
+    "RGB raw": 81.5,
+    "RGB unsupervised": 82.4,
+    "RGB supervised": 79.9,
+    "RGB semi-supervised": 86.0,
+    "YDbDr raw": 86.6,
+    "YDbDr unsupervised": 84.3,
+    "YDbDr supervised": 78.5,
+    "YDbDr semi-supervised": 87.0,
+}
+
+
+def _learned(rows: Rows) -> Iterator[Check]:
+    """The paper's figure 7: less information without labels, and better views with some."""
+    lines = rows.by_label()
+    for space in BASE_SPACES:
+        for mode in ("unsupervised", "semi-supervised"):
+            apart = _nats_apart(lines, f"{space} {mode}", f"{space} raw")
+            if apart:
+                measured = ", ".join(f"{nats:+.2f}" for nats in apart.values()) + " nats"
+                met = all(nats < 0 for nats in apart.values())
+                yield Check(f"{space}, {mode}: I_NCE lies below raw's in every seed", measured, met)
+        learned, raw = (lines.get(f"{space} {mode}") for mode in ("semi-supervised", "raw"))
+        if learned and raw:
+            for task in raw[0]["merits"]:
+                statement = f"{space}, semi-supervised: accuracy of {task} is kept, its interval less raw's not wholly below 0"
+                yield Check(statement, _apart(learned, raw, task), _difference(learned, raw, task)[2] >= 0)
+    if {"RGB raw", "RGB supervised", "RGB semi-supervised"} <= lines.keys():
+        yield from _better_views(rows)
+
+
+def _better_views(rows: Rows) -> Iterator[Check]:
+    task = rows.tasks()[0]
+    modes = ("semi-supervised", "raw", "supervised")
+    learned, raw, supervised = (100 * rows.task(rows.labels.index(f"RGB {mode}"), task) for mode in modes)
+    yield Check(
+        f"RGB, {task}: semi-supervised above raw above supervised",
+        f"{learned:.1f}, {raw:.1f}, {supervised:.1f} %",
+        learned > raw > supervised,
+    )
+    yield Check(
+        f"RGB, {task}: semi-supervised by more than a point above raw and above supervised",
+        f"by {learned - raw:+.1f} and {learned - supervised:+.1f} points",
+        learned - raw > 1 and learned - supervised > 1,
+    )
+
+
+def _nats_apart(lines: dict[str, Sequence[Json]], label: str, other: str) -> dict[int, float]:
+    """I_NCE at one label less that at the other, by the seeds that both have."""
+    ours, theirs = ({line["spec"]["seed"]: _nats(line) for line in lines.get(name, ())} for name in (label, other))
+    return {seed: ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())}
+
+
+def _nats(line: Json) -> float:
+    return float(line["results"]["mi"]["infonce"]["value"])
+
+
+def _learned_section(rows: Rows, path: Path) -> Iterator[str]:
+    """Figure 7's table, and what learning changed, seed by seed and image by image."""
+    lines, tasks = rows.by_label(), rows.tasks()
+    yield "## Raw and learned"
+    yield "Means over the seeds ± their standard deviation, accuracies in percent; the paper's are on STL-10."
+    yield _table(
+        ("", "seeds", "I_NCE (nats)", *tasks, "the paper's"),
+        [
+            (label, len(found), _spread(map(_nats, found)), *_accuracies(found, tasks), IN_THE_PAPER[label])
+            for label, found in lines.items()
+        ],
+    )
+    yield f"{rows.labels[-1]}: {_recipe(rows.lines[-1][0])}."
+    path.with_name(f"{path.name}-seeds.svg").write_bytes(_seeds_picture(rows))
+    yield f"![I_NCE against accuracy, seed by seed]({path.name}-seeds.svg)"
+    apart = {
+        f"{space} {mode}": _nats_apart(lines, f"{space} {mode}", f"{space} raw")
+        for space in BASE_SPACES
+        for mode in ("unsupervised", "semi-supervised")
+    }
+    if seeds := sorted({seed for nats in apart.values() for seed in nats}):
+        yield "I_NCE less raw's, in nats: what is negative lies below."
+        head = ("", *(f"seed {seed}" for seed in seeds))
+        yield _table(
+            head, [(label, *(f"{nats[seed]:+.2f}" if seed in nats else "" for seed in seeds)) for label, nats in apart.items()]
+        )
+    both = [
+        (f"{space}: {one} less {other}", lines[f"{space} {one}"], lines[f"{space} {other}"])
+        for space in BASE_SPACES
+        for one, other in COMPARED
+        if {f"{space} {one}", f"{space} {other}"} <= lines.keys()
+    ]
+    if both:
+        yield "Differences in points, with 95 % intervals by a bootstrap over seeds and held-out images, paired by image."
+        measured = list(rows.lines[0][0]["merits"])
+        yield _table(("", *measured), [(words, *(_apart(one, other, task) for task in measured)) for words, one, other in both])
+
+
+def _seeds_picture(rows: Rows) -> bytes:
+    """I_NCE against accuracy in the manner of figure 7, for each task: small marks for the seeds, a large one for their mean."""
+    import altair as alt  # noqa: PLC0415
+    import vl_convert  # noqa: PLC0415
+
+    from app import figure  # noqa: PLC0415
+
+    colour = alt.Color("mode:N", title=None, scale=alt.Scale(domain=MODES, range=[figure.INK, *figure.COLOURS[:3]]))
+    shape = alt.Shape("space:N", title=None, scale=alt.Scale(domain=BASE_SPACES, range=["circle", "triangle-up"]))
+    plots = []
+    for task in rows.tasks():
+        marks = []
+        for label, lines in rows.by_label().items():
+            space, mode = label.split(" ")
+            seeds = [(_nats(line), line["results"]["tasks"][task]["value"]) for line in lines]
+            middle = (mean(nats for nats, _ in seeds), mean(accuracy for _, accuracy in seeds))
+            marks += [
+                {"space": space, "mode": mode, "nats": nats, "accuracy": accuracy, "size": size}
+                for size, places in ((25, seeds), (150, [middle]))
+                for nats, accuracy in places
+            ]
+        plot = alt.Chart(alt.Data(values=marks)).mark_point(filled=True, opacity=0.8)
+        plots.append(
+            plot.encode(
+                x=alt.X("nats:Q", title="I_NCE (nats)", scale=alt.Scale(zero=False, padding=12)),
+                y=alt.Y("accuracy:Q", title=f"Accuracy, {task}", scale=alt.Scale(zero=False, padding=12)),
+                size=alt.Size("size:Q", scale=None),
+                color=colour,
+                shape=shape,
+            ).properties(width=260, height=260)
+        )
+    picture = alt.hconcat(*plots).configure(font=figure.FONT, background="white").configure_view(stroke=None)
+    return vl_convert.vegalite_to_svg(picture.to_dict()).encode()
+
+
+def _target(rows: Rows) -> Iterator[Check]:
+    ends = [(found["views"]["i_nce"], target) for target, row in zip(rows.values, rows.results, strict=True) for found in row]
+    farthest = max(abs(nats - target) for nats, target in ends)
+    yield Check("the game ends within a quarter of a nat of its target, in every training", f"{farthest:.2f}", farthest <= 0.25)
+    yield _monotone(rows, falls=False)
+    yield from _peaks(rows)
+
+
+def _target_section(rows: Rows, _: Path) -> Iterator[str]:
+    yield "## How near the game comes"
+    yield "In nats, means over the seeds ± their standard deviation."
+    yield _table(
+        ("target", "seeds", "the game's own reading", "I_NCE held out"),
+        [(label, len(found), _spread(_readings(found)), _spread(map(_nats, found))) for label, found in rows.by_label().items()],
+    )
+
+
+def _readings(lines: Sequence[Json]) -> list[float]:
+    return [line["results"]["views"]["i_nce"] for line in lines]
+
+
+def _stability(rows: Rows) -> Iterator[Check]:
+    errors = [found["views"]["inverse_error"] for row in rows.results for found in row]
+    yield Check("the inverse of g misses no pixel by 1e-4, in every training", f"at most {max(errors):.1e}", max(errors) < 1e-4)
+    ends = {label: [_nats(line) for line in lines] for label, lines in rows.by_label().items() if len(lines) > 1}
+    usual = ends.pop("as it is", None)
+    if usual and ends:
+        better = [name for name, nats in ends.items() if mean(nats) < mean(usual) and stdev(nats) < stdev(usual)]
+        yield Check(
+            "no variant ends both with less I_NCE and with less scatter over the seeds than the game as it is",
+            ", ".join(better) if better else "none does",
+            not better,
+        )
+
+
+def _stability_section(rows: Rows, _: Path) -> Iterator[str]:
+    tasks = rows.tasks()
+    yield "## How alike the seeds end"
+    yield (
+        "I_NCE in nats and accuracies in percent, means over the seeds ± their standard deviation; and by how much the inverse "
+        f"of g misses a pixel at most. {rows.labels[0].capitalize()}: {_recipe(rows.lines[0][0])}."
+    )
+    table = []
+    for label, found in rows.by_label().items():
+        nats = [_nats(line) for line in found]
+        error = max(line["results"]["views"]["inverse_error"] for line in found)
+        information = (_spread(_readings(found)), _spread(nats), f"{min(nats):.2f}", f"{max(nats):.2f}")
+        table.append((label, len(found), *information, *_accuracies(found, tasks), f"{error:.1e}"))
+    yield _table(("", "seeds", "I_NCE of the game", "I_NCE held out", "least", "most", *tasks, "inverse error"), table)
+
+
+def _accuracies(lines: Sequence[Json], tasks: Sequence[str]) -> list[str]:
+    return [_spread((100 * line["results"]["tasks"][task]["value"] for line in lines), digits=1) for task in tasks]
+
+
 SMALL = "a small encoder and a short training, for two cores; some thousands of CIFAR-10 images where the paper has STL-10"
 SCENES = "2 past frames where the paper shows 10, and CIFAR-10 backgrounds where it has STL-10; a short training, one seed"
 STUDIES = {
-    "patches": Study("fig3-patches", _patches, f"{SMALL}; the photographs are not DIV2K's unless that is there"),
-    "colour-spaces": Study("fig4-colour-spaces", _colours, SMALL),
-    "frequency": Study("frequency", _frequency, f"{SMALL}; two random crops are split, since one image alone saturates I_NCE"),
-    "crop": Study("fig5-crop", _crop, SMALL),
-    "jitter": Study("fig5-jitter", _jitter, SMALL),
+    "patches": Study(("fig3-patches",), _patches, f"{SMALL}; the photographs are not DIV2K's unless that is there"),
+    "colour-spaces": Study(("fig4-colour-spaces",), _colours, SMALL),
+    "frequency": Study(("frequency",), _frequency, f"{SMALL}; two random crops are split, since one image alone saturates I_NCE"),
+    "crop": Study(("fig5-crop",), _crop, SMALL),
+    "jitter": Study(("fig5-jitter",), _jitter, SMALL),
     "methods": Study(
-        "six-methods",
+        ("six-methods",),
         _methods,
         "a quarter of the small AlexNet's channels, 240 steps of 128 pairs where the papers train for hundreds of epochs, and "
         "4000 images; MoCo's and InfoMin's key encoders keep .99 and not .999 of their weights a step, since there are so few; "
@@ -223,14 +419,33 @@ STUDIES = {
         {"random": {"method": {"kind": "frozen"}}, "supervised": {"method": {"kind": "supervised"}}},
     ),
     "anchors": Study(
-        "cifar10-anchors",
+        ("cifar10-anchors",),
         _anchors,
         "where the dataset is cifar10_jpeg its images are lossy, which costs 2 to 3 points",
         needs_gpu=True,
     ),
-    "moving-mnist": Study("table2-moving-mnist", _moving_mnist, SCENES),
+    "learned": Study(
+        ("fig7-learned-rgb", "fig7-learned-ydbdr"),
+        _learned,
+        "a small encoder and short trainings, for two cores; CIFAR-10 where the paper has STL-10, unless that is asked for; 1000 "
+        "labels for the map that sees any",
+        section=_learned_section,
+    ),
+    "learned-target": Study(
+        ("learned-target-nats",),
+        _target,
+        "the paper pushes I_NCE down and names no target; a small encoder and short trainings",
+        section=_target_section,
+    ),
+    "learned-stability": Study(
+        ("learned-stability",),
+        _stability,
+        "the paper does not compare such variants; a small encoder and short trainings",
+        section=_stability_section,
+    ),
+    "moving-mnist": Study(("table2-moving-mnist",), _moving_mnist, SCENES),
     "moving-mnist-places": Study(
-        "moving-mnist-places", _moving_mnist, f"{SCENES}; and the last map flattened where the paper averages over it"
+        ("moving-mnist-places",), _moving_mnist, f"{SCENES}; and the last map flattened where the paper averages over it"
     ),
 }
 
@@ -242,32 +457,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Carry out the studies asked for, or all of them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reproduce", description=__doc__)
     parser.add_argument("study", nargs="*", help=f"{', '.join(STUDIES)}; all by default")
+    parser.add_argument("--dataset", metavar="NAME", help="of one study, on this dataset at its own size")
     parser.add_argument("--only", nargs="+", metavar="LABEL", help="of one study, train these values of the axis alone")
     parser.add_argument("--fresh", action="store_true", help="train anew what other versions of the code have trained")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="trainings at a time, each of one thread")
     chosen = parser.parse_args(arguments)
     if unknown := set(chosen.study) - set(STUDIES):
         parser.error(f"no study {', '.join(sorted(unknown))}; there are {', '.join(STUDIES)}")
-    if chosen.only and len(chosen.study) != 1:
-        parser.error("--only is for one study")
+    if (chosen.only or chosen.dataset) and len(chosen.study) != 1:
+        parser.error("--only and --dataset are for one study")
     as_runners_are("benchmarks.reproduce")
     on_a_gpu = bool(gpus())
     for name in chosen.study or [name for name, study in STUDIES.items() if on_a_gpu or not study.needs_gpu]:
-        _carry_out(name, STUDIES[name], chosen.workers, chosen.only, chosen.fresh)
+        _carry_out(name, STUDIES[name], chosen.dataset, chosen.workers, chosen.only, chosen.fresh)
 
 
-def _carry_out(name: str, study: Study, workers: int, only: Sequence[str] | None, fresh: bool) -> None:
-    from app import planning, presets  # noqa: PLC0415
+def _carry_out(study_name: str, study: Study, dataset: str | None, workers: int, only: Sequence[str] | None, fresh: bool) -> None:
+    from app import planning  # noqa: PLC0415
+    from app.errors import Invalid  # noqa: PLC0415
     from app.version import CODE_VERSION  # noqa: PLC0415
-    from ml.spec import WHOLE, Axis, expand, resolve  # noqa: PLC0415
+    from ml.spec import WHOLE, Axis, SpecError, expand, resolve  # noqa: PLC0415
 
-    sweep = presets.get(study.preset).sweep
-    trainings = [(index, resolve(spec, planning.facts, _precision())) for index, spec in expand(sweep)]
-    references = [
-        (name, resolve(spec, planning.facts, _precision()))
-        for name, parts in study.references.items()
-        for _, spec in expand(sweep.model_copy(update={"axis": Axis(path=WHOLE, values=(parts,))}))
-    ]
+    name = study_name if dataset is None else f"{study_name}-{dataset}"
+    command = f"make reproduce-{study_name}" + ("" if dataset is None else f" ARGS='--dataset {dataset}'")
+    sweep = _swept(study, dataset)
+    try:
+        trainings = [(index, resolve(spec, planning.facts, _precision())) for index, spec in expand(sweep)]
+        references = [
+            (title, resolve(spec, planning.facts, _precision()))
+            for title, parts in study.references.items()
+            for _, spec in expand(sweep.model_copy(update={"axis": Axis(path=WHOLE, values=(parts,))}))
+        ]
+    except (Invalid, SpecError) as error:
+        sys.exit(f"{name}: {error}")
     kept = FOLDER / f"{name}.jsonl"
     done: dict[str, Json] = {}
     if kept.exists():
@@ -299,7 +521,27 @@ def _carry_out(name: str, study: Study, workers: int, only: Sequence[str] | None
         if (key := _key(spec)) in done:
             beside.setdefault(title, []).append(done[key])
     found = [(index, done[key]) for key, (index, _) in zip(keys, trainings, strict=True) if key in done]
-    _report(name, study, sweep, found, beside)
+    _report(name, command, study, sweep, found, beside)
+
+
+def _swept(study: Study, dataset: str | None = None) -> Any:
+    """The sweep of the study's preset; of several one sweep, whose axis has the values of all."""
+    from app import presets  # noqa: PLC0415
+    from ml.spec import Axis  # noqa: PLC0415
+
+    chosen = [presets.get(name) for name in study.presets]
+    first, *others = sweeps = [preset.sweep if dataset is None else preset.on(dataset) for preset in chosen]
+    if not others:
+        return first
+    if any((other.base, other.axis.path, other.seeds) != (first.base, first.axis.path, first.seeds) for other in others):
+        raise ValueError(f"{', '.join(study.presets)} vary different things: one base, one path and as many seeds are joined")
+    axis = Axis(
+        path=first.axis.path,
+        values=tuple(value for sweep in sweeps for value in sweep.axis.values),
+        labels=tuple(label for sweep in sweeps for label in _labels(sweep.axis)),
+    )
+    name = " and ".join([first.name, *(f"{other.name[:1].lower()}{other.name[1:]}" for other in others)])
+    return first.model_copy(update={"name": name, "axis": axis})
 
 
 def _key(spec: Any) -> str:
@@ -322,9 +564,12 @@ def _train(document: str) -> Json:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     started = time.monotonic()
     merits: dict[str, str] = {}
+    learned: Json = {}
     for event in experiment.run(spec, _library(), device):
         if isinstance(event, Artifact) and event.name == "predictions.npz":
             merits = _packed(event.content)
+        if isinstance(event, Artifact) and event.name == "view_generator.safetensors":
+            learned = {"view_generator": base64.b64encode(event.content).decode()}
         if isinstance(event, Result):
             results = event.results
     nats = results["mi"]["infonce"]["value"]
@@ -334,6 +579,7 @@ def _train(document: str) -> Json:
         "spec": spec.model_dump(mode="json"),
         "results": results,
         "merits": merits,
+        **learned,
         "seconds": round(time.monotonic() - started, 1),
         "code": CODE_VERSION,
         "date": datetime.now(UTC).date().isoformat(),
@@ -358,35 +604,49 @@ def _precision() -> Any:
 
 
 def _report(
-    name: str, study: Study, sweep: Any, trainings: Sequence[tuple[int, Json]], references: dict[str, list[Json]]
+    name: str, command: str, study: Study, sweep: Any, trainings: Sequence[tuple[int, Json]], references: dict[str, list[Json]]
 ) -> None:
     """`NAME.md` with its checks and its table, `NAME.svg` with its curve, `NAME-views.png` with pairs along the axis."""
     import vl_convert  # noqa: PLC0415
 
     from app import figure  # noqa: PLC0415
-    from ml import curve, preview  # noqa: PLC0415
-    from ml.spec import ExperimentSpec  # noqa: PLC0415
+    from ml import curve  # noqa: PLC0415
 
     axis = sweep.axis
     labels = _labels(axis)
     trained = sorted({index for index, _ in trainings})
-    results = [[line["results"] for at, line in trainings if at == index] for index in trained]
+    lines = [[line for at, line in trainings if at == index] for index in trained]
     traced = curve.trace(axis, [_measurement(index, line) for index, line in trainings])
-    rows = Rows([labels[index] for index in trained], [axis.values[index] for index in trained], results, traced.verdicts)
+    rows = Rows([labels[index] for index in trained], [axis.values[index] for index in trained], lines, traced.verdicts)
     (FOLDER / f"{name}.svg").write_bytes(figure.render(figure.figure(traced, sweep.name), "svg"))
     shown = sorted({0, len(trained) // 2, len(trained) - 1}) if axis.ordered else range(len(trained))
-    specs = [ExperimentSpec.model_validate(next(line["spec"] for at, line in trainings if at == trained[row])) for row in shown]
-    pictures = [preview.preview(spec.dataset, spec.views, _library(), 2, spec.seed, spec.method) for spec in specs]
-    captions = [f"{rows.labels[row]}: {rows.i_nce(row):.2f} nats" for row in shown]
-    views = figure.views_picture(list(zip(captions, pictures, strict=True)))
+    views = figure.views_picture([(f"{rows.labels[row]}: {rows.i_nce(row):.2f} nats", _pairs(lines[row][0])) for row in shown])
     (FOLDER / f"{name}-views.png").write_bytes(vl_convert.vegalite_to_png(views, scale=1))
     untrained = [label for index, label in enumerate(labels) if index not in trained]
-    page = _page(name, study, sweep, rows, [line for _, line in trainings], untrained)
+    page = _page(name, command, study, sweep, rows, [line for _, line in trainings], untrained)
     if references:
-        of_rows = {label: [line for at, line in trainings if labels[at] == label] for label in rows.labels}
-        page += _beside(of_rows, references)
+        page += _beside(rows.by_label(), references)
+    page += "".join(f"\n{paragraph}\n" for paragraph in study.section(rows, FOLDER / name))
     (FOLDER / f"{name}.md").write_text(page)
     print(f"{name}: written to {FOLDER / name}.md", flush=True)
+
+
+def _pairs(line: Json) -> bytes:
+    """A picture of two view pairs of a training; where its views were learned, by the map that was found."""
+    from safetensors.torch import load  # noqa: PLC0415
+
+    from ml import preview  # noqa: PLC0415
+    from ml.learned_views import Found  # noqa: PLC0415
+    from ml.learned_views.flow import Flow  # noqa: PLC0415
+    from ml.spec import ExperimentSpec, Learned  # noqa: PLC0415
+
+    spec = ExperimentSpec.model_validate(line["spec"])
+    views = spec.views
+    if isinstance(views, Learned):
+        flow = Flow(views)
+        flow.load_state_dict(load(base64.b64decode(line["view_generator"])))
+        views = Found.of(views, flow)
+    return preview.preview(spec.dataset, views, _library(), 2, spec.seed, spec.method)
 
 
 def _labels(axis: Any) -> tuple[str, ...]:
@@ -413,9 +673,8 @@ def _measurement(index: int, line: Json) -> Any:
     )
 
 
-def _page(name: str, study: Study, sweep: Any, rows: Rows, lines: Sequence[Json], untrained: Sequence[str]) -> str:
-    from ml import preview  # noqa: PLC0415
-    from ml.spec import WHOLE, ExperimentSpec, in_words  # noqa: PLC0415
+def _page(name: str, command: str, study: Study, sweep: Any, rows: Rows, lines: Sequence[Json], untrained: Sequence[str]) -> str:
+    from ml.spec import in_words  # noqa: PLC0415
 
     tasks = rows.tasks()
     spec = lines[0]["spec"]
@@ -425,20 +684,21 @@ def _page(name: str, study: Study, sweep: Any, rows: Rows, lines: Sequence[Json]
         for index, label in enumerate(rows.labels)
     ]
     alike = [part for part in PARTS if all(line["spec"][part] == spec[part] for line in lines)]
-    told = PARTS if sweep.axis.path != WHOLE else alike
+    told = PARTS if "." in sweep.axis.path else alike  # a part is told but for what varies in it
     parts = {part: in_words({key: value for key, value in spec[part].items() if value is not None}) for part in told}
     axis = sweep.axis.path.partition(".")[2]
-    recipe = preview.parameters(ExperimentSpec.model_validate(spec).views)
     if "views" in parts:
-        parts["views"] = in_words({key: value for key, value in recipe.items() if key != axis})
+        parts["views"] = _recipe(lines[0], apart_from=axis)
+    presets = f"preset{'s' * (len(study.presets) > 1)} " + " and ".join(f"`{preset}`" for preset in study.presets)
+    a_value = " to ".join(map(str, sorted({min(map(len, rows.lines)), max(map(len, rows.lines))})))
     codes = sorted({line["code"] for line in lines})
     dates = sorted({line["date"] for line in lines})
     return "\n".join(
         [
             f"# {sweep.name}",
             "",
-            f"`make reproduce-{name}`, the preset `{study.preset}`: dataset {spec['dataset']['name']}, {len(lines)} trainings "
-            f"({len(lines) // len(rows.labels)} a value), K = {spec['mi']['k']}. "
+            f"`{command}`, the {presets}: dataset {spec['dataset']['name']}, {len(lines)} trainings "
+            f"({a_value} a value), K = {spec['mi']['k']}. "
             + " ".join(f"{part.capitalize()}: {words}." for part, words in parts.items())
             + f" Trained {' to '.join(dates)} on {hardware()}, one thread a training, "
             f"{sum(line['seconds'] for line in lines) / 60:.0f} minutes of one busy core in all; code {', '.join(codes)}"
@@ -463,7 +723,7 @@ def _page(name: str, study: Study, sweep: Any, rows: Rows, lines: Sequence[Json]
     )
 
 
-def _beside(rows: dict[str, list[Json]], references: dict[str, list[Json]]) -> str:
+def _beside(rows: dict[str, Sequence[Json]], references: dict[str, list[Json]]) -> str:
     """Each row of a study and its references, with the differences between them."""
     tasks = list(next(iter(rows.values()))[0]["merits"])
     everything = rows | references
@@ -503,14 +763,39 @@ def _beside(rows: dict[str, list[Json]], references: dict[str, list[Json]]) -> s
     )
 
 
+def _recipe(line: Json, apart_from: str = "") -> str:
+    """The views of a training in words."""
+    from ml import preview  # noqa: PLC0415
+    from ml.spec import ExperimentSpec, in_words  # noqa: PLC0415
+
+    parameters = preview.parameters(ExperimentSpec.model_validate(line["spec"]).views)
+    return in_words({name: value for name, value in parameters.items() if name != apart_from})
+
+
+def _spread(values: Iterable[float], digits: int = 2) -> str:
+    """Mean and standard deviation; of one value, that one."""
+    numbers = list(values)
+    return f"{mean(numbers):.{digits}f}" + (f" ± {stdev(numbers):.{digits}f}" if len(numbers) > 1 else "")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (head, ["---"] * len(head), *rows))
+
+
 def _apart(lines: Sequence[Json], references: Sequence[Json], task: str) -> str:
+    points, low, high = _difference(lines, references, task)
+    return f"{points:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def _difference(lines: Sequence[Json], references: Sequence[Json], task: str) -> tuple[float, float, float]:
+    """In points of accuracy, with its 95 % interval."""
     import torch  # noqa: PLC0415
 
     from ml.tasks import bootstrap  # noqa: PLC0415
 
     ours, theirs = (torch.stack([_unpacked(line["merits"][task]) for line in of]) for of in (lines, references))
     low, high = bootstrap.difference(ours, theirs, torch.Generator().manual_seed(0))
-    return f"{100 * (ours.mean() - theirs.mean()):+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+    return 100 * float(ours.mean() - theirs.mean()), 100 * low, 100 * high
 
 
 def _packed(predictions: bytes) -> dict[str, str]:

@@ -92,6 +92,14 @@ def synced(network: nn.Module) -> nn.Module:
     return network
 
 
+@torch.no_grad()
+def as_the_first(network: nn.Module) -> None:
+    """Let every process have the first one's weights: what all have computed for themselves may differ in its last bits."""
+    if processes() > 1:
+        for tensor in network.state_dict().values():
+            dist.broadcast(tensor, src=0)
+
+
 def apart(batch: Tensor, order: Tensor) -> Tensor:
     """This process's share of a batch that was shuffled: its batch norm meets strangers. He et al. 2020, section 3.3."""
     return share(batch[order]) if processes() > 1 else batch

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-StageName = Literal["data", "pretrain", "information", "quality", "tasks", "estimate"]
+StageName = Literal["data", "views", "pretrain", "information", "quality", "tasks", "estimate"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,10 @@ class Stage:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Everything that pretraining needs to go on from `step` as if never disturbed; tensors for safetensors, scalars for JSON."""
+    """Everything that training needs to go on from `step` as if never disturbed; tensors for safetensors, scalars for JSON.
+
+    Steps are counted from the first stage on: those in which views are learned come before those of pretraining.
+    """
 
     step: int
     tensors: Mapping[str, Tensor]
@@ -29,7 +32,7 @@ class Checkpoint:
 class Progress:
     """`step` of the stage's `total` steps are done.
 
-    `snapshot()` copies the state of pretraining, which costs a copy of all weights; it may be called until the next event is
+    `snapshot()` copies the state of training, which costs a copy of all weights; it may be called until the next event is
     asked for. None while there is nothing to copy yet.
     """
 
@@ -41,7 +44,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Metric:
-    """A reading during pretraining, after `step` steps."""
+    """A reading while views are learned or during pretraining, after `step` steps of that stage."""
 
     name: str
     step: int

@@ -24,9 +24,11 @@ from ml.encoders import PixelEncoder, Standardise, Whiten
 from ml.events import Artifact, Checkpoint, Event, Metric, Progress, Result, Stage
 from ml.hardware import hardware
 from ml.information import Information
+from ml.learned_views import stage as learned_views
+from ml.learned_views.learning import Outcome
 from ml.live import Live
 from ml.methods import Method, Setting
-from ml.optimiser import Average, learning_rate, set_rate
+from ml.optimiser import Average, finite, learning_rate, set_rate
 from ml.spec import ColorSplit, ConvLSTM, Dataset, ExperimentSpec, Frozen, Patches, resolve
 from ml.views import Views
 from ml.weights import load as load_weights
@@ -34,10 +36,6 @@ from ml.weights import load as load_weights
 METRIC_POINTS = 50  # of each metric in a run
 STATISTICS_ITEMS = 10_000  # from which the encoder's standardisation is computed
 MOST_EMBEDDED = 32_000_000  # bytes of features that are kept of both splits
-
-
-class Diverged(RuntimeError):
-    """The loss is no longer a finite number."""
 
 
 def run(spec: ExperimentSpec, library: Library, device: torch.device, resume: Checkpoint | None = None) -> Iterator[Event]:
@@ -51,11 +49,13 @@ def run(spec: ExperimentSpec, library: Library, device: torch.device, resume: Ch
     started = time.perf_counter()
     yield Stage("data")
     spec, data, loaded = yield from _prepare(spec, library, device)
-    yield Artifact("preview.png", "image/png", preview.of_data(data, spec.views, 8, spec.seed, spec.method))
-    training = _start(spec, data, library, device)
-    if resume is not None:
-        training = _resume(training, resume)
     timing["data"] = time.perf_counter() - started
+    spec, outcome = yield from learned_views.learn(spec, data, partial(_generator, spec, device=device), resume)
+    yield Artifact("preview.png", "image/png", preview.of_data(data, spec.views, 8, spec.seed, spec.method))
+    if outcome is not None:
+        timing["views"] = outcome.seconds
+        yield from learned_views.show(spec, data)
+    training = _begin(spec, data, library, device, outcome, resume)
 
     yield Stage("pretrain")
     yield from _pretrain(spec, data, training)
@@ -95,6 +95,7 @@ def run(spec: ExperimentSpec, library: Library, device: torch.device, resume: Ch
             "information": asdict(found),
             "tasks": scores,
             "quality": asdict(label_free),
+            "views": None if outcome is None else learned_views.examine(data, outcome),
             "timing": timing,
             "hardware": hardware(device),
             "data": {
@@ -118,9 +119,8 @@ def pretrain(spec: ExperimentSpec, library: Library, device: torch.device, resum
     """
     yield Stage("data")
     spec, data, _ = yield from _prepare(spec, library, device)
-    training = _start(spec, data, library, device)
-    if resume is not None:
-        training = _resume(training, resume)
+    spec, outcome = yield from learned_views.learn(spec, data, partial(_generator, spec, device=device), resume)
+    training = _begin(spec, data, library, device, outcome, resume)
     yield Stage("pretrain")
     yield from _pretrain(spec, data, training)
 
@@ -150,22 +150,44 @@ class Training:
     """The training items in the order of the epoch that runs; photographs come round until a batch is full."""
     average: Average | None
     """Of the weights, where that is what is measured."""
+    views: Outcome | None
+    """Of the game in which the views were learned, where they were."""
     step: int = 0
     seconds: float = 0.0
 
     def snapshot(self) -> Checkpoint:
         """A copy, in main memory."""
         tensors = {f"method.{name}": tensor for name, tensor in self.method.state_dict().items()}
-        for index, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{name}": tensor for name, tensor in state.items()}
+        tensors |= optimiser.moments(self.optimiser, "optimiser")
         if self.average is not None:
             tensors |= {f"average.{index}": tensor for index, tensor in enumerate(self.average.weights)}
         tensors |= {"generator": self.generator.get_state(), "order": self.order}
-        copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-        return Checkpoint(self.step, copies, {"seconds": self.seconds})
+        weights, numbers = ({}, {}) if self.views is None else self.views.kept()
+        copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in (tensors | weights).items()}
+        return Checkpoint(self.step_before + self.step, copies, {"seconds": self.seconds} | numbers)
+
+    @property
+    def step_before(self) -> int:
+        """Steps of the stages before."""
+        return 0 if self.views is None else self.views.steps
 
 
-def _start(spec: ExperimentSpec, data: Data, library: Library, device: torch.device) -> Training:
+def _begin(
+    spec: ExperimentSpec,
+    data: Data,
+    library: Library,
+    device: torch.device,
+    outcome: Outcome | None,
+    resume: Checkpoint | None,
+) -> Training:
+    """Pretraining at its beginning, or where a checkpoint of it was taken."""
+    training = _start(spec, data, library, device, outcome)
+    if resume is None or (outcome is not None and not Outcome.stands_in(resume)):
+        return training
+    return _resume(training, resume)
+
+
+def _start(spec: ExperimentSpec, data: Data, library: Library, device: torch.device, outcome: Outcome | None) -> Training:
     examples = _examples(spec, data, device)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(_seed(spec, "weights"))
@@ -185,6 +207,7 @@ def _start(spec: ExperimentSpec, data: Data, library: Library, device: torch.dev
         generator=_generator(spec, "pretrain", device),
         order=torch.arange(data.facts.train, device=device),
         average=None if spec.pretrain.ema is None else Average(method, spec.pretrain.ema),
+        views=outcome,
     )
 
 
@@ -268,25 +291,18 @@ class Moments:
 
 
 def _resume(training: Training, checkpoint: Checkpoint) -> Training:
-    parts: dict[str, dict[str, Tensor]] = {"method": {}, "optimiser": {}}
+    parts: dict[str, dict[str, Tensor]] = {"method": {}}
     for name, tensor in checkpoint.tensors.items():
         part, _, rest = name.partition(".")
         parts.setdefault(part, {})[rest] = tensor
     training.method.load_state_dict(parts["method"])
-    states: dict[int, dict[str, Tensor]] = {}
-    parameters = [parameter for group in training.optimiser.param_groups for parameter in group["params"]]
-    for name, tensor in parts["optimiser"].items():
-        index, _, moment = name.partition(".")
-        like = parameters[int(index)]
-        # A fused optimiser goes through memory in order, so moments must lie as their parameter does.
-        states.setdefault(int(index), {})[moment] = torch.empty_like(like).copy_(tensor) if tensor.ndim else tensor
-    training.optimiser.load_state_dict({"state": states, "param_groups": training.optimiser.state_dict()["param_groups"]})
+    optimiser.restore(training.optimiser, checkpoint.tensors, "optimiser")
     if training.average is not None:
         for place, weights in enumerate(training.average.weights):
             weights.copy_(parts["average"][str(place)])
     training.generator.set_state(checkpoint.tensors["generator"])
     training.order = checkpoint.tensors["order"].to(training.order.device)
-    training.step = checkpoint.step
+    training.step = checkpoint.step - training.step_before
     training.seconds = checkpoint.scalars["seconds"]
     return training
 
@@ -325,7 +341,7 @@ def _pretrain(spec: ExperimentSpec, data: Data, training: Training) -> Iterator[
         training.step += 1
         training.seconds += time.perf_counter() - started
         if training.step % every == 0 or training.step == steps:
-            yield Metric("loss", training.step, _finite(loss, training.step))
+            yield Metric("loss", training.step, finite(loss, training.step))
             yield Metric("learning_rate", training.step, rate)
         yield from live.measure(method, training.step)
         yield Progress("pretrain", training.step, steps, training.snapshot)
@@ -432,10 +448,3 @@ def _steps(spec: ExperimentSpec, items: int) -> int:
 def _batch_size(spec: ExperimentSpec) -> int:
     assert spec.pretrain.batch_size is not None, "a resolved spec has it"
     return spec.pretrain.batch_size
-
-
-def _finite(loss: Tensor, step: int) -> float:
-    value = loss.item()
-    if not math.isfinite(value):
-        raise Diverged(f"the loss is {value} after {step} steps; a lower learning rate or a higher temperature may help")
-    return value

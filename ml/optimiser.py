@@ -1,7 +1,7 @@
-"""AdamW, SGD and LARS with linear warm-up and cosine decay, and the moving average of what they train."""
+"""AdamW, SGD and LARS, linear warm-up and cosine decay, what checkpoints keep of them, and the average of what they train."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -9,6 +9,10 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from ml.spec import Pretrain
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a finite number."""
 
 
 def build(network: nn.Module, pretrain: Pretrain) -> Optimizer:
@@ -40,6 +44,33 @@ def learning_rate(pretrain: Pretrain, step: int, steps: int) -> float:
     if step < warmup:
         return peak * (step + 1) / warmup
     return peak * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1))) / 2
+
+
+def finite(loss: Tensor, step: int) -> float:
+    """The loss after so many steps. Raises Diverged."""
+    value = loss.item()
+    if not math.isfinite(value):
+        raise Diverged(f"the loss is {value} after {step} steps; a lower learning rate or a higher temperature may help")
+    return value
+
+
+def moments(optimiser: Optimizer, name: str) -> dict[str, Tensor]:
+    """What the optimiser remembers of each parameter, under names that begin with `name`."""
+    states = optimiser.state_dict()["state"].items()
+    return {f"{name}.{index}.{moment}": tensor for index, state in states for moment, tensor in state.items()}
+
+
+def restore(optimiser: Optimizer, tensors: Mapping[str, Tensor], name: str) -> None:
+    """Let the optimiser remember what `moments` gave of one like it."""
+    states: dict[int, dict[str, Tensor]] = {}
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    for key, tensor in tensors.items():
+        if key.startswith(f"{name}."):
+            index, _, moment = key.removeprefix(f"{name}.").partition(".")
+            like = parameters[int(index)]
+            # A fused optimiser goes through memory in order, so moments must lie as their parameter does.
+            states.setdefault(int(index), {})[moment] = torch.empty_like(like).copy_(tensor) if tensor.ndim else tensor
+    optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
 class LARS(Optimizer):

@@ -5,6 +5,7 @@ and every part but `dataset` and `views` has a default. `resolve` turns what was
 """
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,6 +34,7 @@ class SpecError(ValueError):
 
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+Temperature = Annotated[float, Field(ge=0.005, le=10)]
 
 
 # Datasets ------------------------------------------------------------------------------------------------------------
@@ -467,6 +469,70 @@ class Factors(Family):
         return shared
 
 
+class Learned(Family):
+    """One channel of a colour space that is learned, against the other two. Tian et al. 2020, section 4.3.
+
+    An invertible pixel-wise map g is learned first: encoders maximise I_NCE between the views and g minimises it, and with labels
+    g keeps what tells the classes apart in both views. Then g is frozen, and the experiment goes on as with any colour space.
+    """
+
+    two_kinds: ClassVar[bool] = True
+    rgb: ClassVar[bool] = True
+    kind: Literal["learned"]
+    mode: Literal["unsupervised", "semi_supervised", "supervised"] = Field(
+        "semi_supervised",
+        description="What g minimises: I_NCE; I_NCE and the cross-entropy of a classifier on each view; or the latter alone.",
+    )
+    flow: Literal["volume_preserving", "non_volume_preserving"] = Field(
+        "volume_preserving", description="Additive couplings (NICE), or affine ones (RealNVP)."
+    )
+    base_space: Literal["rgb", "ydbdr"] = Field("ydbdr", description="Colour space that g starts from.")
+    labels: int | None = Field(
+        None, ge=2, description="Training items whose labels g may see, drawn evenly over the classes; all by default."
+    )
+    blocks: int = Field(4, ge=1, le=64, description="Reversible blocks of g: each moves the first channel, then the other two.")
+    hidden: int = Field(16, ge=1, le=1024, description="Width between the two 1x1 convolutions of a coupling.")
+    steps: int | None = Field(None, ge=1, le=10_000_000, description="Steps of g; by default as many as pretraining has.")
+    batch_size: int | None = Field(None, ge=2, le=65_536, description="Pairs a step; 128 by default, or all items if fewer.")
+    labelled_batch_size: int | None = Field(
+        None, ge=2, le=65_536, description="Labelled items a step; 64 by default, or all of them if fewer."
+    )
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="Of g and the classifiers, by Adam; a fifth from 60 %, 80 % on.")
+    critic_learning_rate: float = Field(
+        1e-3, gt=0, le=1, description="Of the encoders that g plays against (2e-4 in the paper's long training)."
+    )
+    critic_steps: int = Field(1, ge=1, le=100, description="Steps of those encoders for each step of g.")
+    gradient_penalty: float = Field(
+        0.0, ge=0, le=1000, description="On half the squared gradient of true pairs' scores in the views. Mescheder et al. 2018."
+    )
+    spectral_norm: bool = Field(False, description="Whether those encoders' layers have it. Miyato et al. 2018.")
+    temperature: Temperature = Field(0.07, description="Of the game's InfoNCE.")
+    label_weight: float = Field(1.0, ge=0, le=1000, description="Of each cross-entropy beside I_NCE.")
+    floor_nats: float | None = Field(
+        None, ge=0, le=20, description="I_NCE of the game that g does not fall below: a controller aims a quarter nat above it."
+    )
+    target_nats: float | None = Field(
+        None, ge=0, le=20, description="I_NCE of the game to which a controller steers g from either side, in place of the least."
+    )
+    before: "Augment | None" = Field(None, description="Augmentations for the two crops that g maps; null: the image itself.")
+
+    @property
+    def labelled(self) -> bool:
+        """Whether g sees labels."""
+        return self.mode != "unsupervised"
+
+    @model_validator(mode="after")
+    def _fits_the_mode(self) -> "Learned":
+        if not self.labelled and (self.labels is not None or self.labelled_batch_size is not None):
+            raise ValueError("unsupervised views see no labels: leave labels and labelled_batch_size out")
+        for field in ("floor_nats", "target_nats"):
+            if self.mode == "supervised" and getattr(self, field) is not None:
+                raise ValueError(f"supervised views are learned without I_NCE: leave {field} out")
+        if self.floor_nats is not None and self.target_nats is not None:
+            raise ValueError("floor_nats or target_nats, not both")
+        return self
+
+
 class Paired(Family):
     """The user's own v1 and v2 of each item, two sensors or two modalities, each with an encoder of its own."""
 
@@ -476,7 +542,7 @@ class Paired(Family):
 
 
 Views = Annotated[
-    Noise | Crop | Augment | Patches | PatchGrid | ColorSplit | Frequency | Temporal | Factors | Paired,
+    Noise | Crop | Augment | Patches | PatchGrid | ColorSplit | Frequency | Temporal | Factors | Learned | Paired,
     Field(discriminator="kind"),
 ]
 
@@ -485,7 +551,6 @@ Views = Annotated[
 
 
 Norm = Literal["batch", "layer"]
-Temperature = Annotated[float, Field(ge=0.005, le=10)]
 HEAD = "The projection: one layer, or two with a ReLU between them."
 WIDTH = "Width of the projection in which the views are compared."
 TEMPERATURE = "Temperature of the softmax over cosine similarities."
@@ -1181,11 +1246,13 @@ def resolve(spec: ExperimentSpec, facts: Facts, precision: Literal["float32", "b
     side = getattr(spec.views, "size", None) or spec.dataset.image_size or known.image_size  # of what the encoder is shown
     encoder = _resolve_encoder(spec, side)
     _refuse_unfit_method(spec, known, side)
+    pretrain = _resolve_pretrain(spec, known, encoder, precision)
     parts: dict[str, Any] = {
         "dataset": _resolve_dataset(spec.dataset, known, "/dataset", patches=isinstance(spec.views, Patches)),
+        "views": _resolve_views(spec.views, known, pretrain),
         "method": _resolve_method(spec, known, encoder),
         "encoder": encoder,
-        "pretrain": _resolve_pretrain(spec, known, encoder, precision),
+        "pretrain": pretrain,
         "mi": spec.mi.model_copy(update={"k": _resolve_candidates(spec, known)}),
         "tasks": tuple(_resolve_tasks(spec, known, facts)),
     }
@@ -1274,6 +1341,39 @@ def _refuse_unfit_views(views: Views, facts: DatasetFacts, side: int) -> None:
         raise SpecError("/views/gap", f"{views.gap} frames, but clips of {facts.name} have {frames}; at most {frames - 1}")
 
 
+def _resolve_views(views: Views, facts: DatasetFacts, pretrain: Pretrain) -> Views:
+    """Views that are learned, with the numbers that go by the dataset; others as they are."""
+    if not isinstance(views, Learned):
+        return views
+    batch_size = views.batch_size or min(128, facts.train)
+    if batch_size > facts.train:
+        raise SpecError("/views/batch_size", f"{batch_size} pairs a step, but {facts.name} has {facts.train} training items")
+    found: dict[str, Any] = {"batch_size": batch_size, "steps": views.steps or pretrain.total_steps(facts.train)}
+    for field in ("floor_nats", "target_nats"):
+        most = math.log(batch_size) - 1
+        if (getattr(views, field) or 0) > most:
+            raise SpecError(
+                f"/views/{field}",
+                f"{getattr(views, field):g} nats, but {batch_size} pairs a step tell at most {most:.2f}, a nat below their "
+                "ceiling; choose less, or a larger /views/batch_size",
+            )
+    if views.labelled:
+        if facts.classes is None:
+            raise SpecError("/views/mode", f"{facts.name} has no labels for {views.mode} views; choose unsupervised")
+        labelled = facts.labelled or facts.train
+        labels = views.labels or labelled
+        if not facts.classes <= labels <= labelled:
+            raise SpecError(
+                "/views/labels",
+                f"a budget of {labels} labels; {facts.name} accepts {facts.classes} (one a class) to {labelled} (all)",
+            )
+        batch = views.labelled_batch_size or min(64, labels)
+        if batch > labels:
+            raise SpecError("/views/labelled_batch_size", f"{batch} labelled items a step, but there are {labels}")
+        found |= {"labels": labels, "labelled_batch_size": batch}
+    return views.model_copy(update=found)
+
+
 def _resolve_dataset(dataset: Dataset, facts: DatasetFacts, pointer: str, patches: bool = False) -> Dataset:
     if dataset.version not in (None, facts.version):
         raise SpecError(f"{pointer}/version", f"{facts.name} holds version {facts.version} now, not {dataset.version}")
@@ -1297,7 +1397,7 @@ def _resolve_dataset(dataset: Dataset, facts: DatasetFacts, pointer: str, patche
 def _refuse_unfit_method(spec: ExperimentSpec, facts: DatasetFacts, side: int) -> None:
     method, views = spec.method, spec.views
     if isinstance(method, CMC) and not views.two_kinds:
-        wanted = "color_split, frequency, paired"
+        wanted = "color_split, frequency, learned, paired"
         raise SpecError(
             "/method/kind", f"cmc has an encoder for each of two kinds of views, and {views.kind} makes one; {wanted}"
         )

@@ -1,9 +1,9 @@
-"""Code to take away with an encoder's weights: it builds the network anew and needs nothing of ours."""
+"""Code to take away with weights: it builds the encoder, or the map of learned views, anew and needs nothing of ours."""
 
 import json
 from textwrap import fill
 
-from ml.spec import ColorSplit, ConvLSTM, ExperimentSpec, Frequency, Frozen, SmallAlexNet, SmallConv
+from ml.spec import ColorSplit, ConvLSTM, ExperimentSpec, Frequency, Frozen, Learned, SmallAlexNet, SmallConv, Views
 
 WIDTH = 100  # of the text in the file
 
@@ -50,6 +50,45 @@ def load_encoder(spec: ExperimentSpec) -> str:
     return "\n".join(lines)
 
 
+def view_generator(spec: ExperimentSpec) -> str:
+    """A Python file whose `load_view_generator(path)` is the learned map of a resolved spec, with its inverse and its views."""
+    recipe = spec.views
+    assert isinstance(recipe, Learned), "as its map is what is taken away"
+    affine, ydbdr = recipe.flow == "non_volume_preserving", recipe.base_space == "ydbdr"
+    dataset = f"{spec.dataset.name} at {spec.dataset.image_size} px"
+    paragraphs = [
+        f"A view generator of Sweetspot: a map of colours that was learned on {dataset}, seed {spec.seed}.",
+        f"The views: {_recipe(recipe)}",
+        "It takes RGB images scaled to [0, 1], as float32.",
+    ]
+    pixels, colours = "images.movedim(1, -1)", "torch.cat((first, others), dim=-1)"
+    generator = _VIEW_GENERATOR.format(
+        first=2 if affine else 1,  # a shift for each channel that moves, and a scale
+        others=4 if affine else 2,
+        blocks=recipe.blocks,
+        pixels=f"({pixels} @ YDBDR.T.to(images))" if ydbdr else pixels,
+        colours=f"({colours} @ YDBDR.inverse().T.to(channels))" if ydbdr else colours,
+        hidden=recipe.hidden,
+    )
+    lines = [
+        '"""' + "\n\n".join(fill(paragraph, WIDTH) for paragraph in paragraphs),
+        "",
+        'Needs torch and safetensors.\n"""',
+        "",
+        *(["import math"] if affine else []),
+        "from collections import OrderedDict",
+        "",
+        "import torch",
+        "from safetensors.torch import load_file",
+        "from torch import Tensor, nn",
+        *([_YDBDR] if ydbdr else []),
+        generator,
+        _AFFINE if affine else _ADDITIVE,
+        _USE_VIEWS.format(side=spec.dataset.image_size),
+    ]
+    return "\n".join(lines)
+
+
 def _files(spec: ExperimentSpec) -> tuple[str, ...]:
     return ("encoder_v1.safetensors", "encoder_v2.safetensors") if spec.views.two_kinds else ("encoder.safetensors",)
 
@@ -57,7 +96,6 @@ def _files(spec: ExperimentSpec) -> tuple[str, ...]:
 def _words(spec: ExperimentSpec) -> str:
     """How the encoder was trained, and what it takes."""
     dataset = f"{spec.dataset.name} at {spec.dataset.image_size} px"
-    views = {"kind": spec.views.kind, **spec.views.model_dump(mode="json", exclude_none=True)}
     pretrain = spec.pretrain
     length = f"{pretrain.steps} steps" if pretrain.steps else f"{pretrain.epochs} epochs"
     weights = f", from {spec.encoder.weights}" if spec.encoder.weights else ""
@@ -67,8 +105,12 @@ def _words(spec: ExperimentSpec) -> str:
         trained = f"trained by {spec.method.kind}{weights} for {length} of {pretrain.batch_size} pairs on"
     first = f"An encoder of Sweetspot: {spec.encoder.kind}, {trained} {dataset}, seed {spec.seed}."
     arithmetic = " It was trained in bfloat16; here it is float32." if pretrain.precision == "bfloat16" else ""
-    paragraphs = [first, f"The views: {json.dumps(views)}", _takes(spec) + arithmetic]
+    paragraphs = [first, f"The views: {_recipe(spec.views)}", _takes(spec) + arithmetic]
     return "\n\n".join(fill(paragraph, WIDTH) for paragraph in paragraphs)
+
+
+def _recipe(views: Views) -> str:
+    return json.dumps({"kind": views.kind, **views.model_dump(mode="json", exclude_none=True)})
 
 
 def _takes(spec: ExperimentSpec) -> str:
@@ -77,6 +119,8 @@ def _takes(spec: ExperimentSpec) -> str:
             v1, v2 = f"channel {first} of {space}, as scikit-image converts to it", "the other two"
         case Frequency(sigma=sigma):
             v1, v2 = f"images in [0, 1] after a Gaussian blur of sigma {sigma:g} px", "what the blur took away"
+        case Learned():
+            v1, v2 = "channel 0 of what view_generator.py makes of RGB images in [0, 1]", "the other two"
         case views if views.two_kinds:
             v1, v2 = "v1 scaled to [0, 1]", "v2 likewise"
         case _:
@@ -215,4 +259,83 @@ if __name__ == "__main__":
     encoder = load_encoder()
     pixels = torch.rand(8, len(encoder.standardise.mean), {side}, {side})
     print(encoder(pixels).shape)
+"""
+
+_YDBDR = """
+YDBDR = torch.tensor([[0.299, 0.587, 0.114], [-0.45, -0.883, 1.333], [-1.333, 1.116, 0.217]])  # rows Y, Db, Dr of RGB"""
+
+_VIEW_GENERATOR = '''
+
+def load_view_generator(path: str = "view_generator.safetensors") -> "ViewGenerator":
+    """Frozen, as it was learned."""
+    generator = ViewGenerator()
+    generator.load_state_dict(load_file(path))
+    return generator.eval().requires_grad_(False)
+
+
+class ViewGenerator(nn.Module):
+    """An invertible map of each pixel to three channels, of which the first is v1 and the others are v2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        blocks = [{{"of_first": network(2, {first}), "of_others": network(1, {others})}} for _ in range({blocks})]
+        self.blocks = nn.ModuleList(map(nn.ModuleDict, blocks))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """From RGB images [B, 3, H, W] to their channels [B, 3, H, W]."""
+        first, others = {pixels}.split((1, 2), dim=-1)
+        for block in self.blocks:
+            first = moved(first, block["of_first"](others))
+            others = moved(others, block["of_others"](first))
+        return torch.cat((first, others), dim=-1).movedim(-1, 1)
+
+    def inverse(self, channels: Tensor) -> Tensor:
+        """From channels back to RGB images."""
+        first, others = channels.movedim(1, -1).split((1, 2), dim=-1)
+        for block in reversed(self.blocks):
+            others = moved_back(others, block["of_others"](first))
+            first = moved_back(first, block["of_first"](others))
+        return {colours}.movedim(-1, 1)
+
+    def views(self, images1: Tensor, images2: Tensor) -> tuple[Tensor, Tensor]:
+        """v1 and v2 of two crops of the same images, or of the same images twice."""
+        return self(images1)[:, :1], self(images2)[:, 1:]
+
+
+def network(channels: int, told: int) -> nn.Sequential:
+    """From the channels that stay to how the others are moved."""
+    return nn.Sequential(OrderedDict(read=nn.Linear(channels, {hidden}), relu=nn.ReLU(), write=nn.Linear({hidden}, told)))
+'''
+
+_ADDITIVE = """
+def moved(channels: Tensor, shift: Tensor) -> Tensor:
+    return channels + shift
+
+
+def moved_back(channels: Tensor, shift: Tensor) -> Tensor:
+    return channels - shift
+"""
+
+_AFFINE = '''
+def moved(channels: Tensor, told: Tensor) -> Tensor:
+    shift, scale = told.chunk(2, dim=-1)
+    return channels * bounded(scale) + shift
+
+
+def moved_back(channels: Tensor, told: Tensor) -> Tensor:
+    shift, scale = told.chunk(2, dim=-1)
+    return (channels - shift) / bounded(scale)
+
+
+def bounded(scale: Tensor) -> Tensor:
+    """A factor between 1/3 and 3."""
+    return (scale / (1 + scale.abs() / math.log(3))).exp()
+'''
+
+_USE_VIEWS = """
+if __name__ == "__main__":
+    generator = load_view_generator()
+    images = torch.rand(8, 3, {side}, {side})
+    v1, v2 = generator.views(images, images)
+    print(v1.shape, v2.shape)
 """

@@ -8,7 +8,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ml.datasets.split import Pixels
-from ml.spec import ColorSplit, Family, Frequency
+from ml.learned_views import Found
+from ml.spec import ColorSplit, Family, Frequency, Learned
 from ml.views.color import CHANNELS
 from ml.views.drawn import in_digits
 
@@ -17,6 +18,7 @@ CENTRAL = 0.99  # share of the numbers that lie between black and white where th
 SHARE = f"central {100 * CENTRAL:.0f} %"
 HALF_A_LEVEL = 0.5 / 255
 ENOUGH = 2**20  # numbers to tell a range from
+LEARNED = ("g1", "g2", "g3")  # channels of a learned colour space
 
 Range = tuple[float, float]
 
@@ -47,11 +49,34 @@ def of_views(
     return _of_view(recipe, 0, v1, _by_channel(first), stored[0]), _of_view(recipe, 1, v2, _by_channel(second), stored[1])
 
 
+def of_images(images: Float[Tensor, "B C H W"], stored: Pixels | None) -> Tiles:
+    """Undisturbed images of one channel or three in the same way."""
+    return _of_colours(images[:, None], _by_channel((images,)), stored)
+
+
+def grey(channels: Float[Tensor, "B C H W"], ranges: Sequence[Range]) -> UInt8[Tensor, "B C 3 H W"]:
+    """Each channel as an image of its own, from black to white over its range."""
+    return _bytes(_between(channels, ranges))[:, :, None].expand(-1, -1, 3, -1, -1)
+
+
+def central_ranges(channels: Float[Tensor, "B C H W"]) -> list[Range]:
+    """Between which the central share of each channel's numbers lies."""
+    return [_central_range(numbers) for numbers in _by_channel((channels,))]
+
+
+def range_in_words(low: float, high: float) -> str:
+    """Three digits of each end."""
+    return f"{in_digits(low)} to {in_digits(high)}"
+
+
 def channel_names(recipe: Family, which: int, channels: int) -> tuple[str, ...]:
     """What the channels of view 0 or 1 are called."""
     if isinstance(recipe, ColorSplit):
         names = CHANNELS[recipe.space]
         return (names[recipe.first],) if which == 0 else (*names[: recipe.first], *names[recipe.first + 1 :])
+    if isinstance(recipe, Learned):
+        names = LEARNED if isinstance(recipe, Found) else CHANNELS[recipe.base_space]
+        return names[:1] if which == 0 else names[1:]
     if channels == 3:
         return ("red", "green", "blue")
     return ("grey",) if channels == 1 else tuple(f"channel {channel}" for channel in range(1, channels + 1))
@@ -62,10 +87,14 @@ def _of_view(
 ) -> Tiles:
     C = len(numbers)
     frames = view if view.ndim == 5 else view[:, None]
-    if C == 2 or (isinstance(recipe, ColorSplit | Frequency) and C <= 3):
+    if C == 2 or (isinstance(recipe, ColorSplit | Frequency | Learned) and C <= 3):
         return _channels(frames[:, 0], numbers, channel_names(recipe, which, C))
     if C > 3:
         return _bands(frames, numbers, TRUE_COLOUR.get(C, (0, 1, 2)))
+    return _of_colours(frames, numbers, stored)
+
+
+def _of_colours(frames: Float[Tensor, "B T C H W"], numbers: Float[Tensor, "C N"], stored: Pixels | None) -> Tiles:
     if stored is not None and stored.stored.dtype != torch.uint8:
         return _stretched(frames, numbers, stored)
     return _as_they_are(frames, numbers)
@@ -74,10 +103,9 @@ def _of_view(
 def _channels(view: Float[Tensor, "B C H W"], numbers: Float[Tensor, "C N"], names: tuple[str, ...]) -> Tiles:
     """Each channel as an image of its own."""
     ranges = [_central_range(channel) for channel in numbers]
-    grey = _bytes(_between(view, ranges))[:, :, None]
-    told = ", ".join(f"{name} {_range(*ends)}".removeprefix("grey ") for name, ends in zip(names, ranges, strict=True))
+    told = ", ".join(f"{name} {range_in_words(*ends)}".removeprefix("grey ") for name, ends in zip(names, ranges, strict=True))
     return Tiles(
-        grey.expand(-1, -1, 3, -1, -1),
+        grey(view, ranges),
         names=() if names == ("grey",) else names,
         rendering=f"black to white is {told} ({SHARE})",
     )
@@ -97,7 +125,7 @@ def _stretched(frames: Float[Tensor, "B T C H W"], numbers: Float[Tensor, "C N"]
     """The central numbers of those shown from black to white, told as they are stored."""
     low, high = _central_range(numbers.flatten())
     zero, one = stored.range
-    told = _range(zero + low * (one - zero), zero + high * (one - zero))
+    told = range_in_words(zero + low * (one - zero), zero + high * (one - zero))
     dtype = str(stored.stored.dtype).removeprefix("torch.")
     return Tiles(
         _colours(_between(frames, [(low, high)])),
@@ -108,7 +136,9 @@ def _stretched(frames: Float[Tensor, "B T C H W"], numbers: Float[Tensor, "C N"]
 def _as_they_are(frames: Float[Tensor, "B T C H W"], numbers: Float[Tensor, "C N"]) -> Tiles:
     low, high = numbers.min().item(), numbers.max().item()
     clipped = low < -HALF_A_LEVEL or high > 1 + HALF_A_LEVEL
-    return Tiles(_colours(frames), rendering=f"numbers from {_range(low, high)}, shown clipped to 0 to 1" if clipped else "")
+    return Tiles(
+        _colours(frames), rendering=f"numbers from {range_in_words(low, high)}, shown clipped to 0 to 1" if clipped else ""
+    )
 
 
 def _by_channel(views: Sequence[Tensor]) -> Float[Tensor, "C N"]:
@@ -138,7 +168,3 @@ def _central_range(numbers: Float[Tensor, " N"]) -> Range:
 
 def _bytes(numbers: Float[Tensor, "..."]) -> UInt8[Tensor, "..."]:
     return numbers.clamp(0, 1).mul(255).round().to(torch.uint8)
-
-
-def _range(low: float, high: float) -> str:
-    return f"{in_digits(low)} to {in_digits(high)}"

@@ -28,6 +28,8 @@ install_import_hook(
         "ml.weights",
         "ml.preview",
         "ml.tiles",
+        "ml.page",
+        "ml.learned_views",
         "ml.distributed",
     ],
     "beartype.beartype",

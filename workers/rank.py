@@ -31,7 +31,6 @@ from ml.spec import ExperimentSpec
 from workers import checkpoints
 from workers.together import SAYS
 
-CHECKPOINT_EVERY = 60.0  # seconds of training that a lost attempt may cost
 REPORT_EVERY = 0.2  # seconds between lines about progress
 
 
@@ -64,18 +63,22 @@ def _pretrain(spec: ExperimentSpec, keep: Path, device: torch.device, first: boo
     stopping = _Stopping(device)
     said, kept = 0.0, time.monotonic()
     for event in experiment.pretrain(spec, library, device, checkpoints.newest(keep)):
-        ends = isinstance(event, Progress) and event.stage == "pretrain" and (event.step == event.total or stopping.agreed())
+        ends = isinstance(event, Progress) and event.snapshot is not None and (_is_last(event) or stopping.agreed())
         if first:
             now = time.monotonic()
             if not isinstance(event, Progress) or ends or now - said > REPORT_EVERY:
                 said = now
                 _tell(event)
-            if isinstance(event, Progress) and event.snapshot and (ends or now - kept > CHECKPOINT_EVERY):
+            if isinstance(event, Progress) and event.snapshot and (ends or now - kept > settings().timers.checkpoint):
                 kept = now
                 with suppress(() if ends else OSError):  # a disk that refuses one before the last costs a resume at worst
                     checkpoints.store(keep, event.snapshot())
         if ends:
             return
+
+
+def _is_last(event: Progress) -> bool:
+    return event.stage == "pretrain" and event.step == event.total
 
 
 class _Stopping:

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -23,7 +24,7 @@ from typing import Any, BinaryIO, NoReturn
 import torch
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
-from app.persistence import files, leases
+from app.persistence import experiments, files, leases
 from app.persistence.database import open_session
 from app.persistence.leases import Claim, LeaseLost
 from app.settings import settings
@@ -33,6 +34,7 @@ from ml.datasets.ingest import ingest
 from ml.events import Artifact, Checkpoint, Metric, Progress, Result, Stage
 from ml.mi import estimate
 from ml.mi.arrays import ArraysInvalid, load
+from ml.optimiser import Diverged
 from ml.spec import Dataset as DatasetSpec
 from ml.spec import ExperimentSpec, MiEstimate, SpecError
 from ml.weights import CheckpointInvalid
@@ -42,7 +44,6 @@ from workers.process import EXIT_OUT_OF_MEMORY
 from workers.together import TogetherLost, TooFewGPUs
 
 REPORT_EVERY = 0.5  # seconds between writes of progress
-CHECKPOINT_EVERY = 60.0  # seconds of training that a lost attempt may cost
 EXIT_LEASE_LOST = 10
 EXIT_TOGETHER_LOST = 11
 
@@ -150,7 +151,9 @@ def _run_experiment(claim: Claim, line: Line) -> None:
     keep = files.checkpoints_folder(claim.id)
     report = Report(claim)
     last_checkpoint = time.monotonic()
-    resumed = checkpoints.newest(keep) if claim.attempt > 1 else None
+    if not keep.exists():
+        _inherit(claim, keep)
+    resumed = checkpoints.newest(keep)
     if resumed is not None:
         print(f"going on from step {resumed.step}", flush=True)  # noqa: T201 - it goes into the attempt's log
     several = spec.pretrain.processes > 1
@@ -162,13 +165,21 @@ def _run_experiment(claim: Claim, line: Line) -> None:
             continue  # they are over
         report.tell(event)
         if isinstance(event, Progress):
-            if event.snapshot and (line.stopping or time.monotonic() - last_checkpoint > CHECKPOINT_EVERY):
+            if event.snapshot and (line.stopping or time.monotonic() - last_checkpoint > settings().timers.checkpoint):
                 _keep(keep, event.snapshot())
                 last_checkpoint = time.monotonic()
             if line.stopping:
                 raise Stop
     report.succeed()
     files.remove_folder(keep)
+
+
+def _inherit(claim: Claim, keep: Path) -> None:
+    """Take over the checkpoints of the cancelled experiment that this one retries, as long as both come to the same numbers."""
+    with open_session() as session:
+        cancelled = experiments.cancelled_twin(session, claim.id)
+    if cancelled is not None and (folder := files.checkpoints_folder(cancelled)).is_dir():
+        shutil.copytree(folder, keep)
 
 
 def _train_together(spec: ExperimentSpec, keep: Path, report: "Report", line: Line) -> Checkpoint | None:
@@ -346,7 +357,7 @@ def _persist(words: Any) -> None:
 
 
 def _describe(error: Exception) -> dict[str, Any]:
-    if isinstance(error, DatasetMissing | DatasetInvalid | CheckpointInvalid | ArraysInvalid | TooFewGPUs | experiment.Diverged):
+    if isinstance(error, DatasetMissing | DatasetInvalid | CheckpointInvalid | ArraysInvalid | TooFewGPUs | Diverged):
         return {"code": "user", "message": str(error)}
     if isinstance(error, SpecError):
         return {"code": "invalid", "message": f"{error.pointer}: {error.message}"}

@@ -18,7 +18,7 @@ import torch
 from app.settings import settings
 from ml.datasets import DatasetInvalid, DatasetMissing
 from ml.events import Event, Metric, Progress, Stage
-from ml.experiment import Diverged
+from ml.optimiser import Diverged
 from ml.spec import ExperimentSpec
 from ml.weights import CheckpointInvalid
 from workers import checkpoints

@@ -95,6 +95,14 @@ def finished_twins(session: Session, specs: Sequence[ExperimentSpec]) -> Sequenc
     return [found.get(identity) for identity in wanted]
 
 
+def cancelled_twin(session: Session, experiment_id: str) -> str | None:
+    """The cancelled experiment that this one retries with the same spec and code: where that stopped, this one may go on."""
+    row = get(session, experiment_id)
+    before = None if row.retry_of is None else session.get(Experiment, row.retry_of)
+    alike = before is not None and before.state == "cancelled" and before.identity == row.identity
+    return before.id if before is not None and alike else None
+
+
 def page(
     session: Session,
     *,

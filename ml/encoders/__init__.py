@@ -65,7 +65,7 @@ class PixelEncoder(ClipEncoder):
     With `autocast` its arithmetic is bfloat16 where that is safe; features are float32 in any case.
     """
 
-    def __init__(self, encoder: Encoder, standardise: Standardise | Whiten, autocast: bool = False) -> None:
+    def __init__(self, encoder: Encoder, standardise: nn.Module, autocast: bool = False) -> None:
         super().__init__()
         self.standardise = standardise
         self.encoder = encoder
@@ -75,7 +75,7 @@ class PixelEncoder(ClipEncoder):
 
     def forward(self, pixels: Float[Tensor, "B *T C H W"]) -> Float[Tensor, "B F"]:
         """Features of images, or of clips, in the views' own unit."""
-        images = self.standardise(pixels)
+        images: Tensor = self.standardise(pixels)
         if images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.autocast):

@@ -35,6 +35,7 @@ def test_its_own_schema_accepts_a_variant(sort: str, name: str, api: TestClient)
 
 FITTING: dict[str, dict[str, Any]] = {
     "color_split": {"dataset": {"name": "colourful"}},
+    "learned": {"dataset": {"name": "colourful"}},
     "paired": {"dataset": {"name": "sensors"}},
     "patches": {"dataset": {"name": "colourful", "image_size": 128}},
     "patch_grid": {"dataset": {"name": "colourful"}},

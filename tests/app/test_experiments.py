@@ -247,6 +247,7 @@ def test_from_queued_to_succeeded(api: TestClient, submit: Submit, work: Any) ->
     assert set(found["information"]) >= {"total", "nuisance", "task", "probe", "missing"}
     assert set(found["information"]["probe"]) >= {"v1", "v2", "both"}
     assert found["tasks"]["classification"]["value"] == 0.86
+    assert found["views"] is None  # also of what was trained before any could be learned
     assert set(found["tasks"]["classification"]) == {"metric", "value", "ci", "chance", "per_class", "supervised", "fitted"}
     assert [(event["seq"], event["type"]) for event in get(api, f"{url}/events")["data"]] == [
         (1, "queued"),

@@ -113,6 +113,29 @@ def test_the_cost_of_each_training_comes_from_those_of_its_kind_of_views(
     assert "where there are any, else reference" in basis({"kind": "noise"}, {"kind": "crop"})
 
 
+@pytest.mark.parametrize(
+    ("learned", "passes"),
+    [
+        ({"mode": "unsupervised"}, 3),
+        ({"mode": "unsupervised", "critic_steps": 4}, 6),
+        ({"mode": "semi_supervised", "labelled_batch_size": 32}, 3.5),
+        ({"mode": "supervised", "labelled_batch_size": 32}, 0.5),
+    ],
+)
+def test_learning_views_costs_by_what_it_passes_through_encoders(
+    api: TestClient, own: Callable[..., str], learned: Json, passes: float
+) -> None:
+    base = {"dataset": {"name": own(200, 3)}, "pretrain": {"steps": 10_000, "batch_size": 64}}
+
+    def training(views: Json) -> float:
+        answer = api.post("/v1/experiments?dry_run=true", json=base | {"views": views})
+        return float(answer.json()["cost"]["seconds"]) - 2  # for the rest
+
+    of_pairs = training({"kind": "color_split"}) / (1 + 1 / 8)  # the reference takes an eighth
+    of_views = training({"kind": "learned", "batch_size": 64} | learned) - training({"kind": "color_split"})
+    assert of_views / of_pairs == pytest.approx(passes, rel=0.02)
+
+
 @pytest.mark.parametrize(("size", "words"), [(8, "finished experiments"), (6, "reference")])
 def test_the_cost_of_patches_goes_by_their_size(
     api: TestClient, post: Callable[[Json], Json], spec: Json, work: Any, size: int, words: str
@@ -229,6 +252,33 @@ def test_progress_counts_the_shares_of_what_runs(
     found = get(api, sweep)["progress"]
     assert 1.4 < found["step"] < 1.5
     assert found["eta_s"] > 0
+
+
+@pytest.mark.parametrize(
+    ("stage", "step", "total", "done"),
+    [
+        (None, 0, None, 0),
+        ("views", 200, 400, 0.25),
+        ("pretrain", 0, None, 0.5),
+        ("pretrain", 200, 400, 0.75),
+        ("tasks", 1, 3, 1),
+    ],
+)
+def test_learning_views_is_half_of_a_training(
+    api: TestClient,
+    post: Callable[[Json], Json],
+    own: Callable[..., str],
+    work: Any,
+    stage: str | None,
+    step: int,
+    total: int | None,
+    done: float,
+) -> None:
+    base = {"dataset": {"name": own(60, 3)}, "views": {"kind": "learned"}}
+    sweep = post({"base": base, "axis": {"path": "views.steps", "values": [400]}, "seeds": 1})
+    claim, progress = work.claimed(), experiments.IDLE | {"stage": stage, "step": step, "total": total}
+    work.write(lambda session: leases.report(session, claim, progress))
+    assert get(api, sweep)["progress"]["step"] == pytest.approx(0.95 * done, abs=0.001)
 
 
 def test_cancel_stops_what_is_not_finished(api: TestClient, post: Callable[[Json], Json], sweep_spec: Json, work: Any) -> None:
@@ -600,6 +650,7 @@ def test_where_no_task_of_a_preset_can_be_done_those_are_that_the_labels_allow(a
         ("crop-area", "nowhere", "'nowhere' is not under"),
         ("patch-grid", "mine", "(/base/views/stride of the preset)"),
         ("temporal-gap", "mine", "temporal works on clips"),
+        ("fig7-learned-rgb", "mine", "a budget of 1000 labels"),
     ],
 )
 def test_data_that_does_not_fit_a_preset_is_the_fault_of_the_run_s_dataset(

@@ -74,6 +74,7 @@ def test_an_experiment_shows_what_its_views_share_and_how_good_its_representatio
         "information": about | {"target": "digit", "by_target": {"background": place}},
         "tasks": {"knn": {"metric": "accuracy", "value": 0.9, "ci": [0.88, 0.92], "chance": 0.1, "supervised": 0.97}},
         "quality": quality,
+        "views": {"steps": 200, "i_nce": 1.25, "inverse_error": 1e-6, "log_abs_det": {"mean": 0, "min": 0, "max": 0}},
     }
     times = dict.fromkeys(("created_at", "started_at", "finished_at"))
     found = {"id": "exp_0", "name": "", "state": "succeeded", "progress": {"stage": None}, "attempt": 1, "error": None, **times}
@@ -91,6 +92,7 @@ def test_an_experiment_shows_what_its_views_share_and_how_good_its_representatio
         "knn accuracy 0.900 [0.880, 0.920], chance 0.100, with labels 0.970",
         "lidar 12.300, dimensions that tell items apart; more is better",
         "uniformity -2.100, log potential of strangers; less is better",
+        "views learned in 200 steps, at 1.250 nats by the game's own reading",
     ):
         assert line in shown
     assert not any(line.startswith(("alpha_req", "items")) for line in shown)

@@ -16,7 +16,8 @@ from ml import experiment as ml_experiment
 from ml.datasets import Library, load
 from ml.encoders import PixelEncoder, Standardise
 from ml.events import Artifact, Checkpoint, Event, Metric, Progress, Result, Stage
-from ml.experiment import Diverged, learning_rate, run
+from ml.experiment import run
+from ml.optimiser import Diverged, learning_rate
 from ml.views import Views
 from ml.weights import CheckpointInvalid
 
@@ -332,6 +333,7 @@ OTHER_KINDS: dict[str, dict[str, Any]] = {
     "patch_grid": {"dataset": {"name": "plain"}, "views": {"kind": "patch_grid", "size": 12, "stride": 6}, "tasks": TRANSFER},
     "color_split": {"dataset": {"name": "colourful"}, "views": {"kind": "color_split", "before": {"kind": "augment"}}},
     "frequency": {"dataset": {"name": "colourful"}, "views": {"kind": "frequency"}},
+    "learned": {"dataset": {"name": "colourful"}, "views": {"kind": "learned", "batch_size": 8, "before": {"kind": "augment"}}},
     "temporal": {"dataset": {"name": "walks"}, "views": {"kind": "temporal", "gap": 2}},
     "paired": {"dataset": {"name": "sensors"}, "views": {"kind": "paired"}},
     "factors": {
@@ -375,9 +377,23 @@ def test_every_family_trains_is_measured_and_resumes_to_the_same_numbers(kind: s
     assert numbers_of(resumed)[0] == numbers_of(whole)[0]
     assert artifacts_of(resumed) == artifacts_of(whole)
     encoders_kept = {"encoder_v1.safetensors", "encoder_v2.safetensors"} if asked.views.two_kinds else {"encoder.safetensors"}
-    assert set(artifacts_of(whole)) == {"preview.png", "load_encoder.py", "predictions.npz", "embeddings.npz"} | encoders_kept
+    found = {"learned_channels.png", "learned_colours.png", "view_generator.safetensors", "view_generator.py"}
+    everywhere = {"preview.png", "load_encoder.py", "predictions.npz", "embeddings.npz"}
+    assert set(artifacts_of(whole)) == everywhere | encoders_kept | (found if kind == "learned" else set())
     assert set(results_of(whole)["tasks"]) == {task.name for task in asked.tasks} != set()
     assert all(math.isfinite(number) for number in results_of(whole)["quality"].values())
+
+
+@pytest.mark.usefixtures("few_readings")
+def test_what_was_learned_of_views_is_told(arrays: Library) -> None:
+    events = list(run(of_kind("learned", arrays), arrays, CPU))
+    assert [event.name for event in events if isinstance(event, Stage)][:3] == ["data", "views", "pretrain"]
+    told = results_of(events)["views"]
+    assert told["steps"] == 3 and told["inverse_error"] < 1e-4
+    assert told["log_abs_det"] == {"mean": 0, "min": 0, "max": 0}  # of additive couplings
+    readings = [event.value for event in events if isinstance(event, Metric) and event.name == "views_i_nce"]
+    assert told["i_nce"] == readings[-1] <= math.log(8)
+    assert results_of(list(run(of_kind("color_split", arrays), arrays, CPU)))["views"] is None
 
 
 @pytest.mark.usefixtures("few_readings")

@@ -11,18 +11,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Generator, Tensor
 
-from ml import preview, spec, tiles, views
+from ml import page, preview, spec, tiles, views
 from ml.datasets import Data, Library
 from ml.datasets.clips import ClipSplit
 from ml.datasets.photographs import of_images
 from ml.datasets.raw import BYTES
 from ml.datasets.scenes import SceneSplit
 from ml.datasets.split import ImageSplit, PairSplit, Pixels, Split
+from ml.learned_views import Found
+from ml.learned_views.flow import Flow
 from ml.views import drawn
 from ml.views.color import to_color_space
 
 CPU = torch.device("cpu")
-FAMILIES = typing.get_args(typing.get_args(spec.Views)[0])
+FAMILIES = (*typing.get_args(typing.get_args(spec.Views)[0]), Found)
 SMALL: dict[type[spec.Family], dict[str, object]] = {
     spec.Patches: {"size": 8, "distance": 4},
     spec.PatchGrid: {"size": 8, "stride": 4},
@@ -32,6 +34,20 @@ SMALL: dict[type[spec.Family], dict[str, object]] = {
 
 def recipe_of(family: type[spec.Family], **parameters: object) -> spec.Views:
     return family.model_validate({"kind": typing.get_args(family.model_fields["kind"].annotation)[0], **parameters})
+
+
+def found(**parameters: object) -> Found:
+    """Views that were learned, as it were: by a map that is not the identity."""
+    asked = spec.Learned.model_validate({"kind": "learned", **parameters})
+    torch.manual_seed(0)
+    flow = Flow(asked)
+    for weights in flow.parameters():
+        torch.nn.init.normal_(weights, std=0.5)
+    return Found.of(asked, flow)
+
+
+def shown_for(family: type[spec.Family]) -> spec.Views:
+    return found() if family is Found else recipe_of(family, **SMALL.get(family, {}))
 
 
 def stored(*shape: int, dtype: torch.dtype = torch.uint8, value_range: tuple[float, float] = BYTES) -> Pixels:
@@ -66,7 +82,7 @@ def pixels_of(png: bytes) -> NDArray[np.uint8]:
 def shows(picture: NDArray[np.uint8], tile: Tensor) -> bool:
     """Whether the picture holds the tile [3 H W] somewhere, each of its pixels as a square of a whole number of pixels."""
     wanted = tile.permute(1, 2, 0).numpy()
-    for scale in (max(1, preview.TILE // max(wanted.shape)), 1):
+    for scale in (max(1, page.TILE // max(wanted.shape)), 1):
         enlarged = wanted.repeat(scale, axis=0).repeat(scale, axis=1)
         height, width, _ = enlarged.shape
         rows, columns = 1 + picture.shape[0] - height, 1 + picture.shape[1] - width
@@ -91,13 +107,13 @@ def tiles_of(recipe: spec.Views, split: Split, seed: int, pairs: int) -> tuple[t
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
 class TestEveryFamily:
     def test_shows_what_the_encoder_is_given_for_this_seed(self, family: type[spec.Family]) -> None:
-        recipe, split = recipe_of(family, **SMALL.get(family, {})), split_for(family)
+        recipe, split = shown_for(family), split_for(family)
         picture = pixels_of(preview.of_data(data_of(split), recipe, pairs=2, seed=5))
         for view in tiles_of(recipe, split, seed=5, pairs=2):
             assert all(shows(picture, tile) for pair in view.images for tile in pair)
 
     def test_is_of_a_moderate_size_and_the_same_again(self, family: type[spec.Family]) -> None:
-        recipe, split = recipe_of(family, **SMALL.get(family, {})), split_for(family)
+        recipe, split = shown_for(family), split_for(family)
         png = preview.of_data(data_of(split), recipe, pairs=8, seed=0)
         height, width, colours = pixels_of(png).shape
         assert (600 <= width <= 1440, height <= 2000, colours) == (True, True, 3)
@@ -113,9 +129,9 @@ def test_what_was_drawn_stands_under_the_views_and_the_recipe_over_all() -> None
     captions = [caption for sample in range(3) for notes in record.captions(sample) for caption in notes]
     assert len(captions) == 6 and all(caption.startswith("left, top ") for caption in captions)
     picture = pixels_of(preview.of_data(data_of(split), recipe, pairs=3, seed=2))
-    title = preview.TITLE.written(["patches, size 8, distance 4"], 560)
-    text = preview.TEXT.written(["3 pairs of training items of small, seed 2"], 560)
-    for words in (title, text, *(preview.CAPTION.written([caption], 136) for caption in captions)):
+    title = page.TITLE.written(["patches, size 8, distance 4"], 560)
+    text = page.TEXT.written(["3 pairs of training items of small, seed 2"], 560)
+    for words in (title, text, *(page.CAPTION.written([caption], 136) for caption in captions)):
         assert shows(picture, torch.from_numpy(np.array(words)).permute(2, 0, 1))
 
 
@@ -220,6 +236,34 @@ def test_a_split_shows_each_channel_with_its_name_over_its_range() -> None:
     assert second.images[0, 0].unique(dim=0).shape[0] == 1  # grey
 
 
+def holds(picture: NDArray[np.uint8], letters: page.Letters, words: str) -> bool:
+    return shows(picture, torch.from_numpy(np.array(letters.written([words], page.WIDEST))).permute(2, 0, 1))
+
+
+def test_learned_channels_are_shown_with_their_names_over_their_ranges() -> None:
+    recipe, split = found(), split_for(Found)
+    v1, v2 = views.make(recipe, split.take(torch.arange(12)), Generator())
+    first, second = tiles.of_views(recipe, v1, v2, (None, None))
+    assert (first.names, second.names) == (("g1",), ("g2", "g3"))
+    low, high = recipe.channels(split.take(torch.arange(12)))[:, 0].flatten().quantile(torch.tensor([0.005, 0.995])).tolist()
+    told = re.fullmatch(r"black to white is g1 (\S+) to (\S+) \(central 99 %\)", first.rendering)
+    assert tuple(map(float, told.groups())) == pytest.approx((low, high), abs=0.02)
+    picture = pixels_of(preview.of_data(data_of(split), recipe, pairs=2, seed=0))
+    assert holds(picture, page.HEAD, "v1: g1") and holds(picture, page.HEAD, "v2: g2, g3")
+    assert holds(picture, page.TITLE, "learned, mode semi_supervised, flow volume_preserving, base_space ydbdr")
+
+
+@pytest.mark.parametrize(("space", "heads"), [("rgb", ("red", "green, blue")), ("ydbdr", ("Y", "Db, Dr"))])
+def test_before_anything_is_learned_the_base_space_is_shown_and_named(space: str, heads: tuple[str, str]) -> None:
+    said = f"nothing is learned yet: these are the channels of {space}, the base space where learning begins"
+    data = data_of(split_for(spec.Learned))
+    picture = pixels_of(preview.of_data(data, recipe_of(spec.Learned, base_space=space), pairs=2, seed=0))
+    assert holds(picture, page.TEXT, said)
+    assert holds(picture, page.HEAD, f"v1: {heads[0]}") and holds(picture, page.HEAD, f"v2: {heads[1]}")
+    learned = pixels_of(preview.of_data(data, found(base_space=space), pairs=2, seed=0))
+    assert not holds(learned, page.TEXT, said)
+
+
 def test_channels_of_a_split_are_scaled_over_all_pairs_alike() -> None:
     images = torch.stack([torch.zeros(3, 8, 8), torch.ones(3, 8, 8)])
     recipe = recipe_of(spec.ColorSplit, space="lab")
@@ -296,5 +340,8 @@ def test_the_title_names_the_main_parameters_and_what_is_unusual() -> None:
     assert title(kind="augment") == "augment, crop_scale_min 0.2, jitter 1"
     assert title(kind="augment", blur_p=0.5, jitter=0) == "augment, crop_scale_min 0.2, jitter 0, blur_p 0.5"
     assert title(kind="factors", shared=["digit", "position"]).startswith("factors, shared digit + position, ")
+    learned = "learned, mode semi_supervised, flow volume_preserving, base_space rgb"
+    assert title(kind="learned", base_space="rgb") == learned
+    assert title(kind="learned", base_space="rgb", labels=500, floor_nats=2) == f"{learned}, labels 500, floor_nats 2"
     before = title(kind="color_split", space="lab", before={"kind": "augment"})
     assert before == "color_split, space lab, first 0, before (augment, crop_scale_min 0.2, jitter 1)"

@@ -25,6 +25,11 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "cpc": ({"kind": "cpc"}, {"kind": "patch_grid", "size": 12, "stride": 6}),
     "supervised": ({"kind": "supervised"}, AUGMENT),
 }
+LEARNED: dict[str, dict[str, Any]] = {
+    "unsupervised": {"mode": "unsupervised", "gradient_penalty": 0.1},
+    "semi_supervised": {"mode": "semi_supervised", "spectral_norm": True, "flow": "non_volume_preserving", "critic_steps": 2},
+    "supervised": {"mode": "supervised", "before": AUGMENT},
+}
 PRETRAIN: dict[str, dict[str, Any]] = {
     "sgd": {"optimiser": "sgd"},
     "lars": {"optimiser": "lars"},
@@ -43,10 +48,12 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
     return Library(folder, folder, folder)
 
 
-def trained(asked: spec.ExperimentSpec, library: Library, resume: Checkpoint | None = None, until: int = STEPS) -> Checkpoint:
-    """What a checkpoint holds after so many steps."""
+def trained(
+    asked: spec.ExperimentSpec, library: Library, resume: Checkpoint | None = None, until: int = STEPS, stage: str = "pretrain"
+) -> Checkpoint:
+    """What a checkpoint holds after so many steps of a stage."""
     for event in experiment.pretrain(asked, library, CPU, resume):
-        if isinstance(event, Progress) and event.stage == "pretrain" and event.step == until:
+        if isinstance(event, Progress) and event.stage == stage and event.step == until:
             assert event.snapshot is not None
             return event.snapshot()
     raise AssertionError("it ended early")
@@ -71,6 +78,21 @@ def test_every_method_goes_on_from_a_checkpoint_as_if_never_disturbed(name: str,
     method, views = METHODS[name]
     asked = resolved(library, method=method, views=views)
     same(trained(asked, library, resume=trained(asked, library, until=STOPPED_AT)), trained(asked, library))
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_so_does_the_learning_of_views_and_what_comes_after_it(name: str, library: Library) -> None:
+    views = {"kind": "learned", "batch_size": 8, "steps": 5, **LEARNED[name]}
+    asked = resolved(library, views=views)
+    whole = trained(asked, library)
+    assert whole.step == 5 + STEPS
+    for stage, until in (("views", 3), ("views", 5), ("pretrain", STOPPED_AT)):
+        stopped = trained(asked, library, until=until, stage=stage)
+        assert stopped.step == until + (5 if stage == "pretrain" else 0)
+        same(trained(asked, library, resume=stopped), whole)
+    begun = trained(asked, library, until=1, stage="views").tensors
+    found = {name.removeprefix("views."): tensor for name, tensor in whole.tensors.items() if name.startswith("views.")}
+    assert any((tensor != begun[f"game.flow.{name}"]).any() for name, tensor in found.items())
 
 
 @pytest.mark.parametrize("name", PRETRAIN)

@@ -13,11 +13,13 @@ from ml.datasets.raw import BYTES
 from ml.datasets.scenes import SceneSplit
 from ml.datasets.split import ImageSplit, PairSplit, Pixels, Split
 from ml.encoders import PixelEncoder, Standardise
+from ml.learned_views import Found
+from ml.learned_views.flow import Flow
 from ml.views import adjust, drawn, resample
 
 CPU = torch.device("cpu")
 DEVICES = [CPU, torch.device("cuda")] if torch.cuda.is_available() else [CPU]
-FAMILIES = typing.get_args(typing.get_args(spec.Views)[0])
+FAMILIES = (*typing.get_args(typing.get_args(spec.Views)[0]), Found)
 SMALL: dict[type[spec.Family], dict[str, object]] = {
     spec.Patches: {"size": 8, "distance": 4},
     spec.PatchGrid: {"size": 8, "stride": 4},
@@ -27,6 +29,16 @@ SMALL: dict[type[spec.Family], dict[str, object]] = {
 
 def recipe_of(family: type[spec.Part], **parameters: object) -> spec.Views:
     return family.model_validate({"kind": typing.get_args(family.model_fields["kind"].annotation)[0], **parameters})
+
+
+def found(device: torch.device) -> Found:
+    """Views that were learned, as it were: by a map that is not the identity."""
+    asked = spec.Learned(kind="learned")
+    torch.manual_seed(0)
+    flow = Flow(asked)
+    for weights in flow.parameters():
+        torch.nn.init.normal_(weights, std=0.5)
+    return Found.of(asked, flow.to(device))
 
 
 def photographs(B: int = 6, C: int = 3, size: int = 16) -> torch.Tensor:
@@ -68,7 +80,7 @@ def split_for(family: type[spec.Family], device: torch.device, channels: int = 3
 class TestEveryFamily:
     @pytest.fixture(autouse=True)
     def _prepare(self, family: type[spec.Family], channels: int, device: torch.device) -> None:
-        self.recipe = recipe_of(family, **SMALL.get(family, {}))
+        self.recipe = found(device) if family is Found else recipe_of(family, **SMALL.get(family, {}))
         self.split = split_for(family, device, channels)
         self.items = torch.arange(len(self.split), device=device)
         self.device = device
@@ -91,7 +103,7 @@ class TestEveryFamily:
 
     def test_channels_are_those_of_the_items_or_their_split(self, family: type[spec.Family], channels: int) -> None:
         v1, v2 = self.made(seed=0)
-        promised = {spec.ColorSplit: (1, 2), spec.Paired: (channels, channels + 1)}
+        promised = dict.fromkeys((spec.ColorSplit, spec.Learned, Found), (1, 2)) | {spec.Paired: (channels, channels + 1)}
         assert (v1.shape[-3], v2.shape[-3]) == promised.get(family, (channels, channels))
 
     def test_views_of_one_kind_have_one_shape(self, family: type[spec.Family]) -> None:
