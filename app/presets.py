@@ -17,8 +17,8 @@ ALEXNET = {"kind": "small_alexnet", "width": 24}
 HALF_ALEXNET = {"kind": "small_alexnet", "width": 12}  # for each of CMC's two views
 
 # Where views are learned: steps of the game and labelled items in it, and steps of the pretraining afterwards
-VIEW_STEPS, VIEW_LABELS, LEARNED_STEPS = 300, 1000, 300
-STABILITY_STEPS = 150  # of either
+VIEW_STEPS, VIEW_LABELS, LEARNED_STEPS = 150, 1000, 300
+STABILITY_STEPS, STABILITY_LEARNED_STEPS = 100, 150
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,12 @@ def _on_images(views: dict[str, Any], steps: int, batch_size: int = 256, dataset
     }
 
 
-def _game(mode: str, space: str, steps: int = VIEW_STEPS) -> dict[str, Any]:
-    game = {"kind": "learned", "mode": mode, "base_space": space, "before": CROPS, "steps": steps, "batch_size": 64}
-    return game | ({} if mode == "unsupervised" else {"labels": VIEW_LABELS, "labelled_batch_size": 32})
+def _game(mode: str, space: str) -> dict[str, Any]:
+    """Its encoders learn faster than the map: or else it hides from them what those that come after find."""
+    game = {"kind": "learned", "mode": mode, "base_space": space, "before": CROPS, "steps": VIEW_STEPS, "batch_size": 64}
+    steady = {} if mode == "supervised" else {"critic_steps": 5, "temperature": 0.2}
+    labels = {} if mode == "unsupervised" else {"labels": VIEW_LABELS, "labelled_batch_size": 32}
+    return game | {"learning_rate": 2e-3} | steady | labels
 
 
 def _learned_from(space: str, name: str) -> dict[str, Any]:
@@ -126,7 +129,7 @@ def _moving_mnist(pooling: str, steps: int) -> dict[str, Any]:
     }
 
 
-GAME = _game("unsupervised", "rgb", STABILITY_STEPS)
+GAME = _game("unsupervised", "rgb") | {"steps": STABILITY_STEPS, "critic_steps": 1}
 PRESETS = {
     "digits-noise": Preset(
         "How much noise should two views of a handwritten digit carry, if 50 labels are to do? "
@@ -280,19 +283,19 @@ PRESETS = {
             "name": "Views learned to share so much",
             "base": _on_images(_game("semi_supervised", "rgb"), LEARNED_STEPS, dataset=LOSSLESS),
             "axis": {"path": "views.target_nats", "values": [0.25, 0.5, 1, 1.5, 2]},
-            "seeds": 2,
+            "seeds": 1,
         },
     ),
     "learned-stability": Preset(
         "What keeps the game steady in which views are learned without labels?",
         {
             "name": "Steadiness of the game for views",
-            "base": _on_images(GAME, STABILITY_STEPS, 128, LOSSLESS),
+            "base": _on_images(GAME, STABILITY_LEARNED_STEPS, 128, LOSSLESS),
             "axis": {
                 "path": "views",
                 "values": [
                     GAME,
-                    GAME | {"critic_steps": 3},
+                    GAME | {"critic_steps": 5},
                     GAME | {"critic_learning_rate": 2e-4},
                     GAME | {"learning_rate": 2e-4},
                     GAME | {"gradient_penalty": 0.01},
@@ -302,7 +305,7 @@ PRESETS = {
                 ],
                 "labels": [
                     "as it is",
-                    "3 critic steps",
+                    "5 critic steps",
                     "critic rate 2e-4",
                     "g rate 2e-4",
                     "gradient penalty",
@@ -311,7 +314,7 @@ PRESETS = {
                     "affine couplings",
                 ],
             },
-            "seeds": 3,
+            "seeds": 2,
         },
     ),
     "cpc-patches": Preset(

@@ -167,7 +167,7 @@ class Quality(BaseModel):
 
 
 class LogAbsDet(BaseModel):
-    """log|det J| of g over the pixels of held-out images, in nats: 0 throughout where it preserves volumes."""
+    """log|det J| from the base space on, over the pixels of some held-out images, in nats: 0 of additive couplings."""
 
     mean: float
     min: float
@@ -183,7 +183,7 @@ class LearnedViews(BaseModel):
         "are learned without. What the views share is `mi.infonce`."
     )
     inverse_error: float = Field(
-        description="By how much the inverse of g misses held-out pixels at most, in units of the base space."
+        description="By how much the inverse of g misses some held-out images at most, in units of the base space."
     )
     log_abs_det: LogAbsDet
 

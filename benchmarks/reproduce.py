@@ -215,16 +215,6 @@ def _anchors(rows: Rows) -> Iterator[Check]:
 BASE_SPACES = ("RGB", "YDbDr")
 MODES = ("raw", "unsupervised", "supervised", "semi-supervised")
 COMPARED = (("semi-supervised", "raw"), ("semi-supervised", "supervised"), ("unsupervised", "raw"))
-IN_THE_PAPER = {  # accuracies on STL-10 in percent, Tian et al. 2020, section 4.3
-    "RGB raw": 81.5,
-    "RGB unsupervised": 82.4,
-    "RGB supervised": 79.9,
-    "RGB semi-supervised": 86.0,
-    "YDbDr raw": 86.6,
-    "YDbDr unsupervised": 84.3,
-    "YDbDr supervised": 78.5,
-    "YDbDr semi-supervised": 87.0,
-}
 
 
 def _learned(rows: Rows) -> Iterator[Check]:
@@ -240,7 +230,9 @@ def _learned(rows: Rows) -> Iterator[Check]:
         learned, raw = (lines.get(f"{space} {mode}") for mode in ("semi-supervised", "raw"))
         if learned and raw:
             for task in raw[0]["merits"]:
-                statement = f"{space}, semi-supervised: accuracy of {task} is kept, its interval less raw's not wholly below 0"
+                statement = (
+                    f"{space}, semi-supervised: accuracy of {task} is not shown to fall (interval of the difference reaches 0)"
+                )
                 yield Check(statement, _apart(learned, raw, task), _difference(learned, raw, task)[2] >= 0)
     if {"RGB raw", "RGB supervised", "RGB semi-supervised"} <= lines.keys():
         yield from _better_views(rows)
@@ -276,13 +268,10 @@ def _learned_section(rows: Rows, path: Path) -> Iterator[str]:
     """Figure 7's table, and what learning changed, seed by seed and image by image."""
     lines, tasks = rows.by_label(), rows.tasks()
     yield "## Raw and learned"
-    yield "Means over the seeds ± their standard deviation, accuracies in percent; the paper's are on STL-10."
+    yield "Means over the seeds ± their standard deviation, accuracies in percent. A task's labels do not count those that g saw."
     yield _table(
-        ("", "seeds", "I_NCE (nats)", *tasks, "the paper's"),
-        [
-            (label, len(found), _spread(map(_nats, found)), *_accuracies(found, tasks), IN_THE_PAPER[label])
-            for label, found in lines.items()
-        ],
+        ("", "seeds", "I_NCE (nats)", *tasks),
+        [(label, len(found), _spread(map(_nats, found)), *_accuracies(found, tasks)) for label, found in lines.items()],
     )
     yield f"{rows.labels[-1]}: {_recipe(rows.lines[-1][0])}."
     path.with_name(f"{path.name}-seeds.svg").write_bytes(_seeds_picture(rows))
@@ -369,15 +358,6 @@ def _readings(lines: Sequence[Json]) -> list[float]:
 def _stability(rows: Rows) -> Iterator[Check]:
     errors = [found["views"]["inverse_error"] for row in rows.results for found in row]
     yield Check("the inverse of g misses no pixel by 1e-4, in every training", f"at most {max(errors):.1e}", max(errors) < 1e-4)
-    ends = {label: [_nats(line) for line in lines] for label, lines in rows.by_label().items() if len(lines) > 1}
-    usual = ends.pop("as it is", None)
-    if usual and ends:
-        better = [name for name, nats in ends.items() if mean(nats) < mean(usual) and stdev(nats) < stdev(usual)]
-        yield Check(
-            "no variant ends both with less I_NCE and with less scatter over the seeds than the game as it is",
-            ", ".join(better) if better else "none does",
-            not better,
-        )
 
 
 def _stability_section(rows: Rows, _: Path) -> Iterator[str]:
@@ -427,8 +407,10 @@ STUDIES = {
     "learned": Study(
         ("fig7-learned-rgb", "fig7-learned-ydbdr"),
         _learned,
-        "a small encoder and short trainings, for two cores; CIFAR-10 where the paper has STL-10, unless that is asked for; 1000 "
-        "labels for the map that sees any",
+        "a small encoder and short trainings, for two cores; CIFAR-10 where the paper has STL-10, unless that is asked for; a "
+        "game of 150 steps of 64 pairs, five steps of the encoders for each of g, rates 1e-3 and 2e-3, and 32 of 1000 labelled "
+        "items where g sees labels; then SimCLR. The rates and the temperature were chosen on YDbDr, unsupervised, seed 0, by "
+        "held-out I_NCE",
         section=_learned_section,
     ),
     "learned-target": Study(

@@ -1,4 +1,4 @@
-"""AdamW, SGD and LARS, linear warm-up and cosine decay, what checkpoints keep of them, and the average of what they train."""
+"""AdamW, SGD and LARS: rates by step, what checkpoints keep of them, the average of what they train, and when it diverged."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping

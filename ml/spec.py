@@ -488,28 +488,40 @@ class Learned(Family):
     )
     base_space: Literal["rgb", "ydbdr"] = Field("ydbdr", description="Colour space that g starts from.")
     labels: int | None = Field(
-        None, ge=2, description="Training items whose labels g may see, drawn evenly over the classes; all by default."
+        None,
+        ge=2,
+        description="Training items whose labels g may see, drawn evenly over the classes; all by default, none if unsupervised. "
+        "A task's own budget of labels does not count them.",
     )
-    blocks: int = Field(4, ge=1, le=64, description="Reversible blocks of g: each moves the first channel, then the other two.")
+    blocks: int = Field(4, ge=1, le=8, description="Reversible blocks of g: each moves the first channel, then the other two.")
     hidden: int = Field(16, ge=1, le=1024, description="Width between the two 1x1 convolutions of a coupling.")
     steps: int | None = Field(None, ge=1, le=10_000_000, description="Steps of g; by default as many as pretraining has.")
     batch_size: int | None = Field(None, ge=2, le=65_536, description="Pairs a step; 128 by default, or all items if fewer.")
     labelled_batch_size: int | None = Field(
         None, ge=2, le=65_536, description="Labelled items a step; 64 by default, or all of them if fewer."
     )
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="Of g and the classifiers, by Adam; a fifth from 60 %, 80 % on.")
+    learning_rate: float = Field(
+        1e-3,
+        gt=0,
+        le=1,
+        description="Of g and the classifiers, by Adam; at 60 % and 80 % of the steps it falls to a fifth, as all rates.",
+    )
     critic_learning_rate: float = Field(
-        1e-3, gt=0, le=1, description="Of the encoders that g plays against (2e-4 in the paper's long training)."
+        1e-3, gt=0, le=1, description="Of the encoders that g plays against; long trainings have had 2e-4."
     )
     critic_steps: int = Field(1, ge=1, le=100, description="Steps of those encoders for each step of g.")
     gradient_penalty: float = Field(
-        0.0, ge=0, le=1000, description="On half the squared gradient of true pairs' scores in the views. Mescheder et al. 2018."
+        0.0,
+        ge=0,
+        le=1000,
+        description="On half the squared gradient of a batch's true scores in its views, after Mescheder et al. 2018; batch norm "
+        "gives items a part in each other's.",
     )
-    spectral_norm: bool = Field(False, description="Whether those encoders' layers have it. Miyato et al. 2018.")
+    spectral_norm: bool = Field(False, description="Whether those encoders have it in place of batch norm. Miyato et al. 2018.")
     temperature: Temperature = Field(0.07, description="Of the game's InfoNCE.")
-    label_weight: float = Field(1.0, ge=0, le=1000, description="Of each cross-entropy beside I_NCE.")
+    label_weight: float = Field(1.0, gt=0, le=1000, description="Of each cross-entropy beside I_NCE.")
     floor_nats: float | None = Field(
-        None, ge=0, le=20, description="I_NCE of the game that g does not fall below: a controller aims a quarter nat above it."
+        None, ge=0, le=20, description="I_NCE of the game that g shall not go below: the same as a target a quarter nat above it."
     )
     target_nats: float | None = Field(
         None, ge=0, le=20, description="I_NCE of the game to which a controller steers g from either side, in place of the least."
@@ -523,11 +535,10 @@ class Learned(Family):
 
     @model_validator(mode="after")
     def _fits_the_mode(self) -> "Learned":
-        if not self.labelled and (self.labels is not None or self.labelled_batch_size is not None):
-            raise ValueError("unsupervised views see no labels: leave labels and labelled_batch_size out")
-        for field in ("floor_nats", "target_nats"):
-            if self.mode == "supervised" and getattr(self, field) is not None:
-                raise ValueError(f"supervised views are learned without I_NCE: leave {field} out")
+        against = ("floor_nats", "target_nats", "critic_steps", "gradient_penalty", "spectral_norm")
+        idle = [name for name in against if getattr(self, name) != type(self).model_fields[name].default]
+        if self.mode == "supervised" and idle:
+            raise ValueError(f"nobody plays against supervised views: leave {', '.join(idle)} out")
         if self.floor_nats is not None and self.target_nats is not None:
             raise ValueError("floor_nats or target_nats, not both")
         return self
@@ -1349,29 +1360,33 @@ def _resolve_views(views: Views, facts: DatasetFacts, pretrain: Pretrain) -> Vie
     if batch_size > facts.train:
         raise SpecError("/views/batch_size", f"{batch_size} pairs a step, but {facts.name} has {facts.train} training items")
     found: dict[str, Any] = {"batch_size": batch_size, "steps": views.steps or pretrain.total_steps(facts.train)}
+    most = math.log(batch_size) - 1
     for field in ("floor_nats", "target_nats"):
-        most = math.log(batch_size) - 1
-        if (getattr(views, field) or 0) > most:
+        nats = getattr(views, field)
+        if nats is not None and nats > most:
             raise SpecError(
                 f"/views/{field}",
-                f"{getattr(views, field):g} nats, but {batch_size} pairs a step tell at most {most:.2f}, a nat below their "
-                "ceiling; choose less, or a larger /views/batch_size",
+                f"{nats:g} nats, but {batch_size} pairs a step tell at most {most:.2f}, a nat below their ceiling; choose less, "
+                "or a larger /views/batch_size",
             )
-    if views.labelled:
-        if facts.classes is None:
-            raise SpecError("/views/mode", f"{facts.name} has no labels for {views.mode} views; choose unsupervised")
-        labelled = facts.labelled or facts.train
-        labels = views.labels or labelled
-        if not facts.classes <= labels <= labelled:
-            raise SpecError(
-                "/views/labels",
-                f"a budget of {labels} labels; {facts.name} accepts {facts.classes} (one a class) to {labelled} (all)",
-            )
-        batch = views.labelled_batch_size or min(64, labels)
-        if batch > labels:
-            raise SpecError("/views/labelled_batch_size", f"{batch} labelled items a step, but there are {labels}")
-        found |= {"labels": labels, "labelled_batch_size": batch}
+    found |= _label_budget_of_views(views, facts) if views.labelled else {"labels": None, "labelled_batch_size": None}
     return views.model_copy(update=found)
+
+
+def _label_budget_of_views(views: Learned, facts: DatasetFacts) -> dict[str, int]:
+    labelled = facts.labelled or facts.train
+    if facts.classes is None or labelled < facts.classes:
+        raise SpecError("/views/mode", f"{facts.name} has too few labels for {views.mode} views; choose unsupervised")
+    labels = views.labels or labelled
+    if not facts.classes <= labels <= labelled:
+        raise SpecError(
+            "/views/labels",
+            f"a budget of {labels} labels; {facts.name} accepts {facts.classes} (one a class) to {labelled} (all)",
+        )
+    batch = views.labelled_batch_size or min(64, labels)
+    if batch > labels:
+        raise SpecError("/views/labelled_batch_size", f"{batch} labelled items a step, but there are {labels}")
+    return {"labels": labels, "labelled_batch_size": batch}
 
 
 def _resolve_dataset(dataset: Dataset, facts: DatasetFacts, pointer: str, patches: bool = False) -> Dataset:

@@ -10,7 +10,6 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -175,11 +174,16 @@ def _run_experiment(claim: Claim, line: Line) -> None:
 
 
 def _inherit(claim: Claim, keep: Path) -> None:
-    """Take over the checkpoints of the cancelled experiment that this one retries, as long as both come to the same numbers."""
-    with open_session() as session:
-        cancelled = experiments.cancelled_twin(session, claim.id)
-    if cancelled is not None and (folder := files.checkpoints_folder(cancelled)).is_dir():
-        shutil.copytree(folder, keep)
+    """Take over the checkpoints of a cancelled experiment that this one retries; without them it begins afresh, and no worse."""
+    try:
+        with open_session() as session:
+            retried = experiments.cancelled_twins(session, claim.id)
+        folders = [folder for folder in map(files.checkpoints_folder, retried) if folder.is_dir()]
+        if folders:
+            keep.parent.mkdir(parents=True, exist_ok=True)
+            folders[0].replace(keep)
+    except (SQLAlchemyError, OSError) as error:
+        print(f"nothing could be taken over: {error}", flush=True)  # noqa: T201 - it goes into the attempt's log
 
 
 def _train_together(spec: ExperimentSpec, keep: Path, report: "Report", line: Line) -> Checkpoint | None:

@@ -246,7 +246,8 @@ class Post:
             self.log.info("the experiment is another's, or finished")
 
     def _confirming(self, session: Session) -> None:
-        leases.confirm_cancelled(session, self.claim)  # its checkpoint stays, for a retry
+        leases.confirm_cancelled(session, self.claim)
+        files.remove_unfinished(files.checkpoints_folder(self.claim.id))  # the others stay, for a retry
 
     def _giving_back(self, session: Session) -> None:
         leases.give_back(session, self.claim)

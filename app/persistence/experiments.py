@@ -95,12 +95,20 @@ def finished_twins(session: Session, specs: Sequence[ExperimentSpec]) -> Sequenc
     return [found.get(identity) for identity in wanted]
 
 
-def cancelled_twin(session: Session, experiment_id: str) -> str | None:
-    """The cancelled experiment that this one retries with the same spec and code: where that stopped, this one may go on."""
+def cancelled_twins(session: Session, experiment_id: str) -> list[str]:
+    """The cancelled experiments that this one retries, the last one first: where they stopped, it may go on.
+
+    They are of the same spec and of the code that asks, so that the numbers will be those of one that was never cancelled.
+    """
     row = get(session, experiment_id)
-    before = None if row.retry_of is None else session.get(Experiment, row.retry_of)
-    alike = before is not None and before.state == "cancelled" and before.identity == row.identity
-    return before.id if before is not None and alike else None
+    found: list[str] = []
+    if row.identity != identity_hash(ExperimentSpec.model_validate(row.spec)):
+        return found
+    before = session.get(Experiment, row.retry_of) if row.retry_of else None
+    while before is not None and before.state == "cancelled" and before.identity == row.identity:
+        found.append(before.id)
+        before = session.get(Experiment, before.retry_of) if before.retry_of else None
+    return found
 
 
 def page(

@@ -50,6 +50,12 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what was being written there when its writer ended."""
+    for path in folder.glob(".*"):
+        path.unlink(missing_ok=True)
+
+
 def incoming() -> Path:
     """The folder of uploads that are still being received."""
     return settings().uploads_dir / "incoming"

@@ -83,7 +83,7 @@ def cancel_experiment(experiment_id: ExperimentId, session: SessionDep, wait: Wa
 
 @router.post("/{id}/retry", status_code=202, response_model=schemas.Experiment)
 def retry_experiment(experiment_id: ExperimentId, session: SessionDep, ring: RingDep, once: OnceDep, wait: WaitDep) -> Any:
-    """Queue a new experiment of the same spec, `retry_of` the old one; where that was cancelled, it goes on from there."""
+    """Queue a new experiment of the same spec, `retry_of` the old one; if cancelled, it goes on from its last checkpoint."""
     return _queued(experiments.retry(session, experiment_id), session, ring, once, wait)
 
 

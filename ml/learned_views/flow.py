@@ -12,7 +12,7 @@ from zuko.transforms import AdditiveTransform, MonotonicAffineTransform, Transfo
 from ml import spec
 from ml.views.color import to_color_space
 
-LEAST_SCALE = 1 / 3  # by which an affine coupling multiplies, and 3 the most: inverses stay exact to some 1e-6
+LEAST_SCALE = 1 / 3  # by which an affine coupling multiplies, and 3 the most, so that few of them can be undone exactly
 
 
 class Flow(nn.Module):

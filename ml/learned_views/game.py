@@ -31,10 +31,10 @@ class Game(nn.Module):
     """
 
     reading: Tensor
-    """Moving average of I_NCE in nats, of batches that g is about to learn from and the encoders have not seen."""
+    """Moving average of I_NCE in nats, each time of the batch that g is about to learn from: training items in fresh crops."""
 
     def __init__(self, recipe: spec.Learned, flow: Flow, encoder: Callable[[int], Encoder], classes: int, autocast: bool) -> None:
-        """`encoder` makes a fresh one for so many channels; `classes` is 0 where g sees no labels."""
+        """`encoder` makes a fresh one for so many channels; `classes` are the dataset's, 0 where it has none."""
         super().__init__()
         self.recipe = recipe
         self.flow = flow
@@ -47,9 +47,7 @@ class Game(nn.Module):
         self.critics = nn.ModuleList(network(channels, PROJECTION) for channels in ((1, 2) if plays else ()))
         self.classifiers = nn.ModuleList(network(channels, classes) for channels in ((1, 2) if sees_labels else ()))
         if recipe.spectral_norm:
-            for module in list(self.critics.modules()):
-                if isinstance(module, nn.Conv2d | nn.Linear):
-                    spectral_norm(module)
+            self.critics.apply(_spectrally_normed)
         self.register_buffer("reading", torch.tensor(math.nan))
 
     def views(self, crop1: Float[Tensor, "B 3 H W"], crop2: Float[Tensor, "B 3 H W"]) -> Views:
@@ -89,7 +87,7 @@ class Game(nn.Module):
         """How much I_NCE counts for g, by the reading: 1 where the least is sought.
 
         About a target it falls in proportion and changes its sign there, so that g goes up from below, by 1 at most either way. A
-        floor is kept by aiming at `BAND` above it: at the floor itself g goes up with all its force.
+        floor is a target `BAND` above it: at the floor itself g goes up with all its force.
         """
         recipe = self.recipe
         aim = recipe.floor_nats + BAND if recipe.floor_nats is not None else recipe.target_nats
@@ -98,3 +96,12 @@ class Game(nn.Module):
     def _embedded(self, v1: Tensor, v2: Tensor) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]:
         of_v1, of_v2 = self.critics
         return of_v1(v1), of_v2(v2)
+
+
+def _spectrally_normed(module: nn.Module) -> None:
+    """Layers that stretch nothing by more than 1, and no batch norms after them, which would stretch it again."""
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.Conv2d | nn.Linear):
+            spectral_norm(child)
+        elif isinstance(child, nn.BatchNorm2d) and child.affine:  # the one over the channels of a view has no weights, and stays
+            setattr(module, name, nn.Identity())

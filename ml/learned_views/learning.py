@@ -18,6 +18,8 @@ from ml.learned_views.game import Game
 from ml.views import Views
 
 METRIC_POINTS = 50  # of each metric in a game
+WARM_UP = 0.1  # share of the steps in which g stands still: encoders and classifiers that know nothing yet would lead it anywhere
+OF_FLOW = 0  # the group of g's weights in its optimiser
 
 Crops = Callable[[Generator], Views]
 """Two crops of each of a batch of items."""
@@ -85,7 +87,7 @@ class Outcome:
         """The tensors and the numbers by which checkpoints of later stages hold it."""
         numbers = {"views_steps": self.steps, "views_seconds": self.seconds, "views_i_nce": self.i_nce}
         weights = {f"views.{name}": tensor for name, tensor in self.flow.state_dict().items()}
-        return weights, {name: number for name, number in numbers.items() if number is not None}
+        return weights, {name: float(number) for name, number in numbers.items() if number is not None}
 
     @staticmethod
     def stands_in(checkpoint: Checkpoint) -> bool:
@@ -104,7 +106,7 @@ class Outcome:
 
     @torch.no_grad()
     def report(self, images: Float[Tensor, "B 3 H W"]) -> dict[str, Any]:
-        """For `results.views`: how far the inverse misses these RGB images at most, in the base space, and log|det J| in nats."""
+        """For `results.views`: how far the inverse misses these RGB images at most, and log|det J| from the base space on."""
         planes = self.flow.based(images)
         volumes = self.flow.log_abs_det(planes)
         return {
@@ -128,8 +130,11 @@ def play(learning: Learning, crops: Crops, labelled: Labelled | None) -> Iterato
             for _ in range(recipe.critic_steps):
                 _critics_step(game, learning.of_critics, crops(learning.generator))
         optimiser.set_rate(learning.of_g, recipe.learning_rate * falls)
+        if learning.step < WARM_UP * recipe.steps:
+            learning.of_g.param_groups[OF_FLOW]["lr"] = 0.0
         seen = labelled(learning.generator) if labelled is not None else None
-        loss, told = _g_step(game, learning.of_g, crops(learning.generator) if len(game.critics) else None, seen)
+        pair = crops(learning.generator) if len(game.critics) else None
+        loss, told = _g_step(game, learning.of_g, pair, seen)
         learning.step += 1
         learning.seconds += time.perf_counter() - started
         if learning.step % every == 0 or learning.step == recipe.steps:
@@ -174,5 +179,5 @@ def _g_step(
 
 
 def _adam(*networks: nn.Module) -> Adam:
-    parameters = [parameter for network in networks for parameter in network.parameters()]
-    return Adam(parameters, lr=0.0, betas=(0.5, 0.999), fused=True)
+    groups = [{"params": list(network.parameters())} for network in networks]
+    return Adam([group for group in groups if group["params"]], lr=0.0, betas=(0.5, 0.999), fused=True)

@@ -4,20 +4,22 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from safetensors.torch import save
 from torch import Tensor
 
 from ml import distributed, encoders, spec, takeaway, tasks, views
-from ml.datasets import Data
+from ml.datasets import Data, Split
 from ml.events import Artifact, Checkpoint, Event, Stage
 from ml.learned_views import Found, pictures
 from ml.learned_views.flow import Flow
 from ml.learned_views.game import Game
 from ml.learned_views.learning import Crops, Labelled, Learning, Outcome, play
+from ml.optimiser import Diverged
 from ml.views import Views
 
-EXAMINED = 256  # held-out images on which the inverse of what was learned is tried
+EXAMINED = 256  # images on which the inverse of what was learned is tried
+MOST_ERROR = 1e-4  # of the inverse, in units of the base space
 SHOWN = 6
 
 
@@ -48,6 +50,7 @@ def learn(
         yield from play(learning, _crops(recipe, data), labelled)
         distributed.as_the_first(flow)
         outcome = Outcome.of(learning)
+        _refuse_what_cannot_be_undone(outcome.report(_images(data, data.train))["inverse_error"])
     return asked.model_copy(update={"views": Found.of(recipe, flow)}), outcome
 
 
@@ -63,8 +66,18 @@ def show(asked: spec.ExperimentSpec, data: Data) -> Iterator[Artifact]:
 
 
 def examine(data: Data, outcome: Outcome) -> dict[str, Any]:
-    """What results say of the learned map, tried on held-out images."""
-    return outcome.report(data.test.take(torch.arange(min(len(data.test), EXAMINED), device=data.device)))
+    """What results say of the learned map, tried on some held-out images."""
+    return outcome.report(_images(data, data.test))
+
+
+def _images(data: Data, split: Split) -> Float[Tensor, "B 3 H W"]:
+    images: Tensor = split.take(torch.arange(min(len(split), EXAMINED), device=data.device))
+    return images
+
+
+def _refuse_what_cannot_be_undone(error: float) -> None:
+    if not error < MOST_ERROR:
+        raise Diverged(f"the inverse of the learned map is wrong by {error:.1g}; fewer /views/blocks or a lower rate may help")
 
 
 def _game(asked: spec.ExperimentSpec, recipe: spec.Learned, flow: Flow, data: Data) -> Game:

@@ -298,6 +298,33 @@ def test_retry_makes_a_new_experiment_of_the_same_spec(api: TestClient, submit: 
     assert get(api, f"/v1/experiments/{old['id']}")["state"] == "succeeded"
 
 
+def test_a_retry_may_go_on_from_the_cancelled_ones_of_the_same_numbers(
+    api: TestClient, submit: Submit, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def retried(experiment_id: str) -> str:
+        return str(api.post(f"/v1/experiments/{experiment_id}/retry").json()["id"])
+
+    def cancelled(experiment_id: str) -> str:
+        assert api.post(f"/v1/experiments/{experiment_id}/cancel").json()["state"] == "cancelled"
+        return experiment_id
+
+    def twins(experiment_id: str) -> list[str]:
+        return list(work.write(lambda session: experiments.cancelled_twins(session, experiment_id)))
+
+    first = cancelled(submit()["id"])
+    second = cancelled(retried(first))
+    third = retried(second)
+    assert (twins(first), twins(second), twins(third)) == ([], [first], [second, first])
+    work.succeed(work.claimed())
+    assert twins(retried(third)) == []
+    api.delete(f"/v1/experiments/{second}")
+    assert twins(third) == []
+    other = retried(first)
+    assert twins(other) == [first]
+    monkeypatch.setattr(experiments, "CODE_VERSION", "another")
+    assert twins(other) == []
+
+
 @pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled"])
 def test_what_is_finished_cannot_be_cancelled(state: str, api: TestClient, submit: Submit, work: Any) -> None:
     url = f"/v1/experiments/{submit()['id']}"

@@ -39,7 +39,8 @@ def test_the_studies_have_a_sweep_each_of_which_every_value_has_a_name() -> None
 
 def test_presets_of_one_base_are_joined_along_their_axis() -> None:
     sweep = reproduce._swept(STUDIES["learned"])
-    assert reproduce._labels(sweep.axis) == tuple(reproduce.IN_THE_PAPER)
+    names = tuple(f"{space} {mode}" for space in reproduce.BASE_SPACES for mode in reproduce.MODES)
+    assert reproduce._labels(sweep.axis) == names
     assert [value.get("base_space", value.get("space")) for value in sweep.axis.values] == ["rgb"] * 4 + ["ydbdr"] * 4
     with pytest.raises(ValueError, match="vary different things"):
         reproduce._swept(Study(("frequency", "fig5-crop"), STUDIES["crop"].judge, ""))

@@ -15,17 +15,21 @@ from zuko.transforms import (
     Transform,
 )
 
-from ml import spec, views
+from ml import encoders, spec, views
+from ml.datasets import Data
+from ml.datasets.raw import BYTES
+from ml.datasets.split import ImageSplit, Pixels
 from ml.encoders import Encoder
-from ml.events import Metric
-from ml.learned_views import Found
+from ml.events import Metric, Progress
+from ml.learned_views import Found, stage
 from ml.learned_views.flow import LEAST_SCALE, Flow
 from ml.learned_views.game import BAND, Game
-from ml.learned_views.learning import Learning, play
+from ml.learned_views.learning import WARM_UP, Learning, play
 from ml.mi.ksg import ksg
 from ml.views import Views
 from ml.views.color import to_color_space
 
+CPU = torch.device("cpu")
 FLOWS = ["volume_preserving", "non_volume_preserving"]
 
 
@@ -270,6 +274,23 @@ def test_the_push_on_g_is_proportional_about_its_floor_or_target() -> None:
     assert pushes(target_nats=1.0) == pytest.approx([-1, -0.5, 0, 0.5, 1])
 
 
+@pytest.mark.parametrize("mode", ["unsupervised", "semi_supervised", "supervised"])
+def test_g_stands_still_until_the_others_have_learned_something(mode: str) -> None:
+    game = game_of(mode=mode, steps=30)
+    begun = {name: weights.clone() for name, weights in game.state_dict().items()}
+    learning = Learning.begin(game, Generator().manual_seed(0))
+    moved: dict[str, list[bool]] = {"flow": [], "critics": [], "classifiers": []}
+    for event in play(learning, crops, labelled if game.recipe.labelled else None):
+        if isinstance(event, Progress):
+            for part, so_far in moved.items():
+                weights = [name for name in begun if name.startswith(part) and name.endswith("weight")]
+                so_far.append(any(not torch.equal(begun[name], game.state_dict()[name]) for name in weights))
+    still = round(WARM_UP * 30)
+    assert moved["flow"] == [False] * still + [True] * (30 - still)
+    assert moved["critics"] == [mode != "supervised"] * 30
+    assert moved["classifiers"] == [mode != "unsupervised"] * 30
+
+
 @pytest.mark.parametrize("target", [0.3, 0.9])
 def test_a_target_is_met(target: float) -> None:
     told = played(game_of(mode="unsupervised", steps=250, target_nats=target))
@@ -277,10 +298,9 @@ def test_a_target_is_met(target: float) -> None:
 
 
 def test_a_floor_keeps_the_views_from_sharing_nothing() -> None:
-    gently: dict[str, Any] = {"mode": "unsupervised", "steps": 300, "learning_rate": 2e-3}
-    free, held = (played(game_of(**gently, **parts)) for parts in ({}, {"floor_nats": 0.5}))
-    assert free["views_i_nce"][-1] < 0.1
-    assert held["views_i_nce"][-1] > 0.5
+    """Without one the game ends below .1 nats."""
+    told = played(game_of(mode="unsupervised", steps=300, learning_rate=2e-3, floor_nats=0.5))
+    assert told["views_i_nce"][-1] > 0.5
 
 
 @pytest.mark.parametrize("parts", [{"gradient_penalty": 0.1}, {"spectral_norm": True}, {"critic_steps": 3}], ids=str)
@@ -288,6 +308,44 @@ def test_what_steadies_the_game_changes_it_and_lets_it_be_learned(parts: dict[st
     plain, steadied = game_of(mode="unsupervised", steps=60), game_of(mode="unsupervised", steps=60, **parts)
     assert played(plain)["views_i_nce"] != (told := played(steadied)["views_i_nce"])
     assert all(map(math.isfinite, told)) and told[-1] < 0.5
+
+
+def test_spectral_norm_stands_in_the_place_of_batch_norm() -> None:
+    asked = recipe(mode="unsupervised", spectral_norm=True)
+    torch.manual_seed(0)
+    game = Game(asked, Flow(asked), lambda channels: encoders.build(spec.SmallConv(), channels), classes=0, autocast=False)
+    for _ in range(30):  # power iterations
+        game.i_nce(*game.views(images(8, 16), images(8, 16)))
+    inner = [module for module in game.critics.modules() if isinstance(module, nn.BatchNorm2d | nn.Conv2d | nn.Linear)]
+    assert [module.affine for module in inner if isinstance(module, nn.BatchNorm2d)] == [False, False]  # that of the channels
+    layers = [module for module in inner if not isinstance(module, nn.BatchNorm2d)]
+    assert len(layers) == 2 * 4
+    for layer in layers:
+        assert torch.linalg.matrix_norm(layer.weight.flatten(1), ord=2).item() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("labels", [4, 9, None])
+def test_g_sees_the_labels_that_it_may_see_and_training_items_alone(labels: int | None) -> None:
+    """Items are told by their colour: number / 100 for training, white for those held out; every third has no class."""
+    numbers = torch.arange(30)
+    y = torch.where(numbers % 3 == 2, -1, numbers % 3)
+    pixels = (numbers.view(30, 1, 1, 1) * torch.ones(30, 3, 4, 4)).to(torch.uint8)
+    white = ImageSplit(Pixels(torch.full((9, 3, 4, 4), 255, dtype=torch.uint8), BYTES, CPU), {"label": torch.zeros(9).long()})
+    facts = spec.DatasetFacts(name="made", train=30, test=9, channels=3, image_size=4, classes=2)
+    data = Data(facts, ImageSplit(Pixels(pixels, BYTES, CPU), {"label": y}), white, "made", CPU)
+    asked = recipe(labels=labels, batch_size=8, labelled_batch_size=4)
+    chances = Generator().manual_seed(0)
+    draw, crops_of = stage._labelled(asked, data, chances), stage._crops(asked, data)
+    seen: set[int] = set()
+    for _ in range(60):
+        (crop, _), classes = draw(chances)
+        items = (crop[:, 0, 0, 0] * 255).round().long()
+        assert torch.equal(classes, y[items]) and (classes >= 0).all()
+        seen |= set(items.tolist())
+        assert (crops_of(chances)[0] < 0.5).all()
+    assert len(seen) == (labels or 20)
+    counts = y[torch.tensor(sorted(seen))].bincount()
+    assert abs(int(counts[0] - counts[1])) <= 1  # drawn evenly
 
 
 def test_the_penalty_is_half_the_squared_slope_of_the_true_pairs_scores() -> None:

@@ -372,3 +372,64 @@ def test_what_changes_together_are_parts_of_an_experiment(value: Any) -> None:
 def test_a_task_may_name_the_dataset_of_pretraining() -> None:
     (found,) = resolved("walks", {"kind": "temporal"}, tasks=[{"kind": "knn", "dataset": {"name": "walks"}}]).tasks
     assert found.dataset is not None
+
+
+LEARNED = {"kind": "learned"}
+
+
+def test_views_that_are_learned_take_their_numbers_from_the_dataset() -> None:
+    found = resolved("stl10", LEARNED, pretrain={"steps": 70}).views
+    assert isinstance(found, spec.Learned)
+    assert (found.steps, found.batch_size, found.labels, found.labelled_batch_size) == (70, 128, 5000, 64)
+    few = resolved("cifar10", LEARNED | {"labels": 20}).views
+    assert isinstance(few, spec.Learned)
+    assert (few.steps, few.labels, few.labelled_batch_size) == (100 * (50_000 // 256), 20, 20)
+    without = resolved("cifar10", LEARNED | {"mode": "unsupervised", "labels": 500, "batch_size": 2}).views
+    assert isinstance(without, spec.Learned)
+    assert (without.labels, without.labelled_batch_size, without.batch_size) == (None, None, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "views", "pointer", "words"),
+    [
+        ("digits", {}, "/views/kind", "needs red, green and blue"),
+        ("cifar10", {"labels": 9}, "/views/labels", r"a budget of 9 labels; cifar10 accepts 10 \(one a class\) to 50000"),
+        ("stl10", {"labels": 5001}, "/views/labels", "to 5000"),
+        ("cifar10", {"labels": 50, "labelled_batch_size": 51}, "/views/labelled_batch_size", "51 labelled items a step"),
+        ("cifar10", {"batch_size": 50_001}, "/views/batch_size", "cifar10 has 50000 training items"),
+        ("cifar10", {"target_nats": 3.9}, "/views/target_nats", "128 pairs a step tell at most 3.85"),
+        ("cifar10", {"floor_nats": 0.1, "batch_size": 2}, "/views/floor_nats", "0.1 nats, but 2 pairs"),
+        ("bsds500", {}, "/views/mode", "too few labels for semi_supervised views; choose unsupervised"),
+    ],
+)
+def test_what_learned_views_cannot_be_given_is_refused(name: str, views: dict[str, Any], pointer: str, words: str) -> None:
+    with pytest.raises(SpecError, match=words) as refusal:
+        resolved(name, LEARNED | views)
+    assert refusal.value.pointer == pointer
+
+
+@pytest.mark.parametrize(
+    ("views", "words"),
+    [
+        ({"mode": "supervised", "target_nats": 1}, "nobody plays against supervised views: leave target_nats out"),
+        ({"mode": "supervised", "critic_steps": 2, "spectral_norm": True}, "leave critic_steps, spectral_norm out"),
+        ({"target_nats": 1, "floor_nats": 1}, "not both"),
+        ({"label_weight": 0}, "greater than 0"),
+        ({"blocks": 9}, "less than or equal to 8"),
+        ({"base_space": "lab"}, "'rgb' or 'ydbdr'"),
+    ],
+)
+def test_options_of_learned_views_that_would_do_nothing_are_refused(views: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        resolved("cifar10", LEARNED | views)
+
+
+def test_modes_and_targets_of_learned_views_can_be_swept_over() -> None:
+    base = {"dataset": {"name": "cifar10"}, "views": LEARNED | {"labels": 500}}
+    for path, values in (
+        ("views.mode", ["unsupervised", "semi_supervised", "supervised"]),
+        ("views.target_nats", [None, 1, 2.5]),
+    ):
+        sweep = spec.SweepSpec.model_validate({"base": base, "axis": {"path": path, "values": values}, "seeds": 1})
+        found = [getattr(asked.views, path.partition(".")[2]) for _, asked in spec.expand(sweep)]
+        assert found == values
