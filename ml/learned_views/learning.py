@@ -154,7 +154,7 @@ def _critics_step(game: Game, of_critics: Adam, crops: Views) -> None:
 
 
 def _g_step(
-    game: Game, of_g: Adam, crops: Views | None, labelled: tuple[Views, Tensor] | None
+    game: Game, of_g: Adam, crops: Views | None, labelled: tuple[tuple[Tensor, Tensor], Tensor] | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """g leaves less of it, but what tells the classes apart; the loss, and what there is to tell."""
     losses: list[Tensor] = []
