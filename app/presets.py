@@ -17,7 +17,7 @@ ALEXNET = {"kind": "small_alexnet", "width": 24}
 HALF_ALEXNET = {"kind": "small_alexnet", "width": 12}  # for each of CMC's two views
 
 # Where views are learned: steps of the game and labelled items in it, and steps of the pretraining afterwards
-VIEW_STEPS, VIEW_LABELS, LEARNED_STEPS = 150, 1000, 300
+VIEW_STEPS, VIEW_LABELS, LEARNED_STEPS = 300, 1000, 300
 STABILITY_STEPS, STABILITY_LEARNED_STEPS = 100, 150
 
 
@@ -82,11 +82,8 @@ def _on_images(views: dict[str, Any], steps: int, batch_size: int = 256, dataset
 
 
 def _game(mode: str, space: str) -> dict[str, Any]:
-    """Its encoders learn faster than the map: or else it hides from them what those that come after find."""
     game = {"kind": "learned", "mode": mode, "base_space": space, "before": CROPS, "steps": VIEW_STEPS, "batch_size": 64}
-    steady = {} if mode == "supervised" else {"critic_steps": 5, "temperature": 0.2}
-    labels = {} if mode == "unsupervised" else {"labels": VIEW_LABELS, "labelled_batch_size": 32}
-    return game | {"learning_rate": 2e-3} | steady | labels
+    return game | ({} if mode == "unsupervised" else {"labels": VIEW_LABELS, "labelled_batch_size": 32})
 
 
 def _learned_from(space: str, name: str) -> dict[str, Any]:
@@ -129,7 +126,7 @@ def _moving_mnist(pooling: str, steps: int) -> dict[str, Any]:
     }
 
 
-GAME = _game("unsupervised", "rgb") | {"steps": STABILITY_STEPS, "critic_steps": 1}
+GAME = _game("unsupervised", "rgb") | {"steps": STABILITY_STEPS}
 PRESETS = {
     "digits-noise": Preset(
         "How much noise should two views of a handwritten digit carry, if 50 labels are to do? "

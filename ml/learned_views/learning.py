@@ -18,8 +18,7 @@ from ml.learned_views.game import Game
 from ml.views import Views
 
 METRIC_POINTS = 50  # of each metric in a game
-WARM_UP = 0.1  # share of the steps in which g stands still: encoders and classifiers that know nothing yet would lead it anywhere
-OF_FLOW = 0  # the group of g's weights in its optimiser
+WARM_UP = 0.1  # share of the steps in which a low reading is the encoders', who know little yet, and g is not pushed up for it
 
 Crops = Callable[[Generator], Views]
 """Two crops of each of a batch of items."""
@@ -130,11 +129,9 @@ def play(learning: Learning, crops: Crops, labelled: Labelled | None) -> Iterato
             for _ in range(recipe.critic_steps):
                 _critics_step(game, learning.of_critics, crops(learning.generator))
         optimiser.set_rate(learning.of_g, recipe.learning_rate * falls)
-        if learning.step < WARM_UP * recipe.steps:
-            learning.of_g.param_groups[OF_FLOW]["lr"] = 0.0
         seen = labelled(learning.generator) if labelled is not None else None
         pair = crops(learning.generator) if len(game.critics) else None
-        loss, told = _g_step(game, learning.of_g, pair, seen)
+        loss, told = _g_step(game, learning.of_g, pair, seen, least_push=0.0 if learning.step < WARM_UP * recipe.steps else -1.0)
         learning.step += 1
         learning.seconds += time.perf_counter() - started
         if learning.step % every == 0 or learning.step == recipe.steps:
@@ -154,7 +151,7 @@ def _critics_step(game: Game, of_critics: Adam, crops: Views) -> None:
 
 
 def _g_step(
-    game: Game, of_g: Adam, crops: Views | None, labelled: tuple[tuple[Tensor, Tensor], Tensor] | None
+    game: Game, of_g: Adam, crops: Views | None, labelled: tuple[tuple[Tensor, Tensor], Tensor] | None, least_push: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """g leaves less of it, but what tells the classes apart; the loss, and what there is to tell."""
     losses: list[Tensor] = []
@@ -163,8 +160,9 @@ def _g_step(
     if crops is not None:
         i_nce = game.i_nce(*game.views(*crops))
         game.read(i_nce)
-        losses.append(game.push() * i_nce)
-        told |= {"views_i_nce": game.reading, "views_push": game.push()}
+        push = game.push().clamp(min=least_push)
+        losses.append(push * i_nce)
+        told |= {"views_i_nce": game.reading, "views_push": push}
     if labelled is not None:
         crops_with_class, y = labelled
         cross_entropy = game.cross_entropy(*game.views(*crops_with_class), y)
@@ -179,5 +177,5 @@ def _g_step(
 
 
 def _adam(*networks: nn.Module) -> Adam:
-    groups = [{"params": list(network.parameters())} for network in networks]
-    return Adam([group for group in groups if group["params"]], lr=0.0, betas=(0.5, 0.999), fused=True)
+    parameters = [parameter for network in networks for parameter in network.parameters()]
+    return Adam(parameters, lr=0.0, betas=(0.5, 0.999), fused=True)

@@ -20,7 +20,7 @@ from ml.datasets import Data
 from ml.datasets.raw import BYTES
 from ml.datasets.split import ImageSplit, Pixels
 from ml.encoders import Encoder
-from ml.events import Metric, Progress
+from ml.events import Metric
 from ml.learned_views import Found, stage
 from ml.learned_views.flow import LEAST_SCALE, Flow
 from ml.learned_views.game import BAND, Game
@@ -274,27 +274,11 @@ def test_the_push_on_g_is_proportional_about_its_floor_or_target() -> None:
     assert pushes(target_nats=1.0) == pytest.approx([-1, -0.5, 0, 0.5, 1])
 
 
-@pytest.mark.parametrize("mode", ["unsupervised", "semi_supervised", "supervised"])
-def test_g_stands_still_until_the_others_have_learned_something(mode: str) -> None:
-    game = game_of(mode=mode, steps=30)
-    begun = {name: weights.clone() for name, weights in game.state_dict().items()}
-    learning = Learning.begin(game, Generator().manual_seed(0))
-    moved: dict[str, list[bool]] = {"flow": [], "critics": [], "classifiers": []}
-    for event in play(learning, crops, labelled if game.recipe.labelled else None):
-        if isinstance(event, Progress):
-            for part, so_far in moved.items():
-                weights = [name for name in begun if name.startswith(part) and name.endswith("weight")]
-                so_far.append(any(not torch.equal(begun[name], game.state_dict()[name]) for name in weights))
-    still = round(WARM_UP * 30)
-    assert moved["flow"] == [False] * still + [True] * (30 - still)
-    assert moved["critics"] == [mode != "supervised"] * 30
-    assert moved["classifiers"] == [mode != "unsupervised"] * 30
-
-
 @pytest.mark.parametrize("target", [0.3, 0.9])
 def test_a_target_is_met(target: float) -> None:
     told = played(game_of(mode="unsupervised", steps=250, target_nats=target))
     assert told["views_i_nce"][-1] == pytest.approx(target, abs=BAND)
+    assert min(told["views_push"][: round(WARM_UP * 50)]) >= 0  # of 50 points
 
 
 def test_a_floor_keeps_the_views_from_sharing_nothing() -> None:
