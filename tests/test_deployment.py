@@ -266,7 +266,7 @@ def test_the_specs_of_the_documents_can_be_asked_for() -> None:
             document if "views" in document else {"dataset": {"name": "digits"}, "views": document}
         )
         assert spec.model_fields_set >= {"dataset", "views"}
-    assert len(blocks) == 3
+    assert len(blocks) == 4
 
 
 @pytest.mark.parametrize("path", ["examples/curl.sh", "README.md"])

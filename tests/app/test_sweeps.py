@@ -650,7 +650,7 @@ def test_where_no_task_of_a_preset_can_be_done_those_are_that_the_labels_allow(a
         ("crop-area", "nowhere", "'nowhere' is not under"),
         ("patch-grid", "mine", "(/base/views/stride of the preset)"),
         ("temporal-gap", "mine", "temporal works on clips"),
-        ("fig7-learned-rgb", "mine", "a budget of 1000 labels"),
+        ("fig7-learned-rgb", "mine", "64 pairs a step"),
     ],
 )
 def test_data_that_does_not_fit_a_preset_is_the_fault_of_the_run_s_dataset(

@@ -114,7 +114,7 @@ def test_the_events_tell_the_story_in_order(undisturbed: list[Event]) -> None:
 
 def test_the_results_are_the_contracts_and_fit_in_json(undisturbed: list[Event]) -> None:
     results = json.loads(json.dumps(results_of(undisturbed), allow_nan=False))
-    assert set(results) == {"mi", "information", "tasks", "quality", "timing", "hardware", "data"}
+    assert set(results) == {"mi", "information", "tasks", "quality", "timing", "hardware", "data", "views"}
     assert {"value", "stderr", "log_k", "saturated", "kind"} <= set(results["mi"]["infonce"])
     assert set(results["tasks"]) == {"classification", "knn"}
     assert set(results["tasks"]["knn"]) == {"metric", "value", "ci", "chance", "per_class", "supervised", "fitted"}
