@@ -78,16 +78,7 @@ def run(spec: ExperimentSpec, library: Library, device: torch.device, resume: Ch
     scores, merits, encoded = yield from _evaluate_tasks(spec, library, training, found)
     timing["tasks"] = time.perf_counter() - started
 
-    for which, encoder in enumerate(method.encoders, start=1):
-        weights = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
-        name = "encoder.safetensors" if len(method.encoders) == 1 else f"encoder_v{which}.safetensors"
-        yield Artifact(name, "application/octet-stream", save(weights))
-    yield Artifact("load_encoder.py", "text/x-python", takeaway.load_encoder(spec).encode())
-    if merits:
-        yield Artifact("predictions.npz", "application/x-npz", _npz(merits))
-    sizeless = isinstance(spec.views, Patches) and data.facts.layout == "photos"
-    if spec.dataset in encoded or not sizeless:
-        yield Artifact("embeddings.npz", "application/x-npz", _embeddings(spec, library, training, encoded.get(spec.dataset)))
+    yield from _take_away(spec, data, library, training, merits, encoded)
     timing["pairs_per_second"] = training.step * _batch_size(spec) / max(training.seconds, 1e-9)
     yield Result(
         {
@@ -375,6 +366,22 @@ def _evaluate_tasks(
         merits |= {f"{name}.merits": of_items.float(), f"{name}.items": has_it.nonzero()[:, 0]}
         yield Progress("tasks", step, len(spec.tasks), training.snapshot)
     return scores, merits, encoded
+
+
+def _take_away(
+    spec: ExperimentSpec, data: Data, library: Library, training: Training, merits: Mapping[str, Tensor], encoded: Encoded
+) -> Iterator[Artifact]:
+    """The encoders, what they make of the dataset, and how each held-out item fared."""
+    for which, encoder in enumerate(training.method.encoders, start=1):
+        weights = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
+        name = "encoder.safetensors" if len(training.method.encoders) == 1 else f"encoder_v{which}.safetensors"
+        yield Artifact(name, "application/octet-stream", save(weights))
+    yield Artifact("load_encoder.py", "text/x-python", takeaway.load_encoder(spec).encode())
+    if merits:
+        yield Artifact("predictions.npz", "application/x-npz", _npz(merits))
+    sizeless = isinstance(spec.views, Patches) and data.facts.layout == "photos"
+    if spec.dataset in encoded or not sizeless:
+        yield Artifact("embeddings.npz", "application/x-npz", _embeddings(spec, library, training, encoded.get(spec.dataset)))
 
 
 def _supervised(known: Information, target: str) -> float | None:

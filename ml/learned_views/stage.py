@@ -39,9 +39,9 @@ def learn(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(generator("views").initial_seed())
         flow = Flow(recipe).to(data.device)
-        game = _game(asked, recipe, flow, data)
-    outcome = None if resume is None else Outcome.recalled(resume, flow)
-    if outcome is None:
+        outcome = None if resume is None else Outcome.recalled(resume, flow)
+        game = None if outcome is not None else _game(asked, recipe, flow, data)
+    if game is not None:
         yield Stage("views")
         learning = Learning.begin(game, generator("view chances"))
         if resume is not None:

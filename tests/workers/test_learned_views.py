@@ -5,6 +5,7 @@ import os
 import re
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,8 +72,8 @@ def test_a_killed_runner_goes_on_from_its_last_checkpoint(
     whole = undisturbed()
     experiment_id = learned()
     eventually(lambda: _is_learning(state_of(experiment_id)))
-    for runner in worker.runners():
-        os.kill(runner, signal.SIGKILL)
+    (runner,) = [pid for pid in worker.runners() if Path(f"/proc/{pid}/fd/2").readlink().name == "log.txt"]  # not the idle one
+    os.kill(runner, signal.SIGKILL)
     experiment = finished(experiment_id)
     assert experiment["attempt"] == 2
     _ended_alike(api, experiment, whole)
