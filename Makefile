@@ -34,7 +34,7 @@ demo: $(READY) ## Trace a real curve: mutual information against accuracy, on ha
 	@$(BIN)/sweetspot demo $(ARGS)
 
 test: $(READY) ## Run the tests, in two processes; those on real datasets look for them in SWEETSPOT_DATASETS.
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 $(ARGS)
 
 lint: $(READY) ## Check style, types, and who may import whom.
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jaxtyping import install_import_hook
@@ -43,12 +44,20 @@ from app.persistence.models import Base  # noqa: E402
 from app.settings import settings  # noqa: E402
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Processes that share the tests take whole modules of `tests/ml`; one has all that starts servers or counts processes."""
-    for item in items:
-        module = item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(module if module.startswith("tests/ml/") else "services"))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Processes that share the tests take whole modules of `tests/ml`; one has all that starts servers or counts processes.
+
+    Not by `xdist_group`, whose marks pytest-xdist 3.8 loses under pytest 9.2 (its issue 1386).
+    """
+    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415
+
+    class ByModuleOrService(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.partition("::")[0]
+            return module if module.startswith("tests/ml/") else "services"
+
+    return ByModuleOrService(config, log)
 
 
 @pytest.fixture(scope="session")
