@@ -408,7 +408,8 @@ STUDIES = {
         ("fig7-learned-rgb", "fig7-learned-ydbdr"),
         _learned,
         "a small encoder and short trainings, for two cores; CIFAR-10 where the paper has STL-10, unless that is asked for; a "
-        "game of 300 steps of 64 pairs, and 32 of 1000 labelled items where g sees labels, rates 1e-3; then SimCLR",
+        "game of 600 steps of 64 pairs, and 32 of 1000 labelled items where g sees labels, affine couplings, two steps of the "
+        "encoders, at a rate of 1e-2, for one of g at 1e-3; then SimCLR",
         section=_learned_section,
     ),
     "learned-target": Study(
