@@ -315,7 +315,7 @@ PRESETS = {
                     "affine couplings",
                 ],
             },
-            "seeds": 2,
+            "seeds": 3,
         },
     ),
     "cpc-patches": Preset(

@@ -112,6 +112,20 @@ def test_every_pixel_is_mapped_for_itself_and_learning_begins_at_the_base_space(
     assert torch.equal(Flow(recipe(base_space="ydbdr"))(images()), to_color_space(images(), "ydbdr"))
 
 
+@pytest.mark.parametrize("kind", FLOWS)
+def test_portions_of_the_pixels_are_mapped_and_learned_from_as_all_at_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU they are taken by portions; 144 pixels by 7, so that the last one is not full."""
+    flow = flow_of(recipe(flow=kind)).double()
+
+    def mapped() -> tuple[Tensor, ...]:
+        channels = flow.moved(images().double())
+        return channels, *torch.autograd.grad(channels.square().sum(), tuple(flow.parameters()))
+
+    at_once = mapped()
+    monkeypatch.setattr("ml.learned_views.flow.PIXELS_IN_CACHE", 7)
+    torch.testing.assert_close(mapped(), at_once)
+
+
 def test_views_come_from_the_learned_channels_of_two_crops() -> None:
     flow = flow_of(recipe())
     found = Found.of(recipe(), flow)
