@@ -9,6 +9,7 @@ import argparse
 import base64
 import hashlib
 import json
+import math
 import os
 import sys
 import time
@@ -224,8 +225,8 @@ def _learned(rows: Rows) -> Iterator[Check]:
         for mode in ("unsupervised", "semi-supervised"):
             apart = _nats_apart(lines, f"{space} {mode}", f"{space} raw")
             if apart:
-                measured = ", ".join(f"{nats:+.2f}" for nats in apart.values()) + " nats"
-                met = all(nats < 0 for nats in apart.values())
+                measured = ", ".join(f"{nats:+.2f}" for nats, _ in apart.values()) + " nats"
+                met = all(nats < 0 for nats, _ in apart.values())
                 yield Check(f"{space}, {mode}: I_NCE lies below raw's in every seed", measured, met)
         learned, raw = (lines.get(f"{space} {mode}") for mode in ("semi-supervised", "raw"))
         if learned and raw:
@@ -254,14 +255,21 @@ def _better_views(rows: Rows) -> Iterator[Check]:
     )
 
 
-def _nats_apart(lines: dict[str, Sequence[Json]], label: str, other: str) -> dict[int, float]:
-    """I_NCE at one label less that at the other, by the seeds that both have."""
-    ours, theirs = ({line["spec"]["seed"]: _nats(line) for line in lines.get(name, ())} for name in (label, other))
-    return {seed: ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())}
+def _nats_apart(lines: dict[str, Sequence[Json]], label: str, other: str) -> dict[int, tuple[float, float]]:
+    """I_NCE at one label less that at the other, and its standard error, by the seeds that both have."""
+    ours, theirs = ({line["spec"]["seed"]: line for line in lines.get(name, ())} for name in (label, other))
+    return {
+        seed: (_nats(ours[seed]) - _nats(theirs[seed]), math.hypot(_nats_error(ours[seed]), _nats_error(theirs[seed])))
+        for seed in sorted(ours.keys() & theirs.keys())
+    }
 
 
 def _nats(line: Json) -> float:
     return float(line["results"]["mi"]["infonce"]["value"])
+
+
+def _nats_error(line: Json) -> float:
+    return float(line["results"]["mi"]["infonce"]["stderr"])
 
 
 def _learned_section(rows: Rows, path: Path) -> Iterator[str]:
@@ -282,11 +290,15 @@ def _learned_section(rows: Rows, path: Path) -> Iterator[str]:
         for mode in ("unsupervised", "semi-supervised")
     }
     if seeds := sorted({seed for nats in apart.values() for seed in nats}):
-        yield "I_NCE less raw's, in nats: what is negative lies below."
-        head = ("", *(f"seed {seed}" for seed in seeds))
-        yield _table(
-            head, [(label, *(f"{nats[seed]:+.2f}" if seed in nats else "" for seed in seeds)) for label, nats in apart.items()]
+        yield (
+            "I_NCE less raw's, in nats: what is negative lies below. The standard errors are of both estimates as if on pairs "
+            "that have nothing to do with each other; they do not hold what another training would change, which the seeds show."
         )
+        cells = {
+            label: {seed: f"{nats:+.2f} ± {error:.2f}" for seed, (nats, error) in found.items()} for label, found in apart.items()
+        }
+        head = ("", *(f"seed {seed}" for seed in seeds))
+        yield _table(head, [(label, *(found.get(seed, "") for seed in seeds)) for label, found in cells.items()])
     both = [
         (f"{space}: {one} less {other}", lines[f"{space} {one}"], lines[f"{space} {other}"])
         for space in BASE_SPACES
