@@ -18,7 +18,7 @@ def line(seed: int, nats: float, right: int, views: Json) -> Json:
     """As a training is kept, in which the first so many held-out items came out right."""
     merits = f"{ITEMS} {base64.b64encode(np.packbits(np.arange(ITEMS) < right)).decode()}"
     score = {"metric": "accuracy", "value": right / ITEMS}
-    results = {"mi": {"infonce": {"value": nats}}, "tasks": {"classification": score}}
+    results = {"mi": {"infonce": {"value": nats, "stderr": 0.03}}, "tasks": {"classification": score}}
     spec = {"dataset": {"name": "cifar10"}, "views": views, "seed": seed}
     return {"spec": spec, "results": results, "merits": {"classification": merits}}
 
@@ -46,7 +46,7 @@ def test_presets_of_one_base_are_joined_along_their_axis() -> None:
         reproduce._swept(Study(("frequency", "fig5-crop"), STUDIES["crop"].judge, ""))
 
 
-def test_views_that_were_learned_are_held_against_raw_ones() -> None:
+def test_views_that_were_learned_are_held_against_raw_ones(tmp_path: Path) -> None:
     rows = of("RGB", raw=(2, 200), unsupervised=(1.5, 200), supervised=(2.2, 180), semi_supervised=(2.05, 210))
     checks = list(STUDIES["learned"].judge(rows))
     assert [check.met for check in checks] == [True, False, True, True, True]
@@ -54,6 +54,8 @@ def test_views_that_were_learned_are_held_against_raw_ones() -> None:
     assert (below, above) == ("-0.50, -0.50 nats", "+0.05, +0.05 nats")
     assert kept.startswith("+2.5 (+")
     assert (order, margin) == ("52.5, 50.0, 45.0 %", "by +2.5 and +7.5 points")
+    told = "\n".join(STUDIES["learned"].section(rows, tmp_path / "learned"))
+    assert "| RGB unsupervised | -0.50 ± 0.04 | -0.50 ± 0.04 |" in told  # root of 2 x .03^2
 
 
 def test_accuracy_that_is_wholly_below_is_not_kept() -> None:
