@@ -178,14 +178,14 @@ def _precision(session: Session) -> Literal["float32", "bfloat16"]:
 def _learning_views(spec: ExperimentSpec) -> float:
     """Pairs of pretraining that take about as long as learning the views.
 
-    For each step of g its encoders see a batch once per step of theirs; g's own step goes through them and back into the views,
-    as long as two of those. A labelled item goes through two classifiers and g, about as a pair does.
+    For each step of g its encoders see a batch once per step of theirs; in g's own step a pair goes through them and back through
+    g, as long as three of those (measured with small encoders), and a labelled item through classifiers as a pair does.
     """
     views = spec.views
     if not isinstance(views, Learned):
         return 0
-    passes = 0 if views.mode == "supervised" else views.critic_steps + 2
-    return (views.steps or 0) * (passes * (views.batch_size or 0) + (views.labelled_batch_size or 0))
+    passes = 0 if views.mode == "supervised" else views.critic_steps + 3
+    return (views.steps or 0) * (passes * (views.batch_size or 0) + 3 * (views.labelled_batch_size or 0))
 
 
 def _pace(spec: ExperimentSpec) -> str:

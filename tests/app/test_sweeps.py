@@ -116,10 +116,10 @@ def test_the_cost_of_each_training_comes_from_those_of_its_kind_of_views(
 @pytest.mark.parametrize(
     ("learned", "passes"),
     [
-        ({"mode": "unsupervised"}, 3),
-        ({"mode": "unsupervised", "critic_steps": 4}, 6),
-        ({"mode": "semi_supervised", "labelled_batch_size": 32}, 3.5),
-        ({"mode": "supervised", "labelled_batch_size": 32}, 0.5),
+        ({"mode": "unsupervised"}, 4),
+        ({"mode": "unsupervised", "critic_steps": 4}, 7),
+        ({"mode": "semi_supervised", "labelled_batch_size": 32}, 5.5),
+        ({"mode": "supervised", "labelled_batch_size": 32}, 1.5),
     ],
 )
 def test_learning_views_costs_by_what_it_passes_through_encoders(
