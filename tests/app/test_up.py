@@ -32,10 +32,12 @@ class Up:
         self.output = folder.parent / "output"
         kept = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL", "SWEETSPOT_URL")}
         command = [sys.executable, "-m", "app.cli", "up", "--port", "0", "--workers", "1", "--data-dir", str(folder)]
-        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a child of tests under nohup would ignore it, as it should
+        # What tests under nohup, or in a shell's background, ignore, their child would ignore too, as it should
+        before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGHUP)}
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=output, env=kept, start_new_session=True)
-        signal.signal(signal.SIGHUP, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         assert until(lambda: runtime.read(folder) is not None or self.process.poll() is not None), self.output.read_text()
         running = runtime.read(folder)
         assert running, self.output.read_text()
