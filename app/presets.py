@@ -283,7 +283,7 @@ PRESETS = {
         {
             "name": "Views learned to share so much",
             "base": _on_images(_game("semi_supervised", "rgb"), LEARNED_STEPS, dataset=LOSSLESS),
-            "axis": {"path": "views.target_nats", "values": [0.75, 1, 1.5, 2, 2.5]},
+            "axis": {"path": "views.target_nats", "values": [0.25, 0.5, 0.75, 1, 1.5, 2, 2.5]},
             "seeds": 2,
         },
     ),
