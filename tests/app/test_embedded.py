@@ -33,10 +33,11 @@ def is_alive(pid: int) -> bool:
 
 
 def until(fact: Callable[[], bool]) -> bool:
+    """Whether it becomes true; seen once is enough, since a process has no command line for an instant while it becomes another."""
     deadline = time.monotonic() + 30
-    while not fact() and time.monotonic() < deadline:
+    while not (seen := fact()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return fact()
+    return seen
 
 
 @pytest.fixture(scope="module")
