@@ -44,7 +44,7 @@ def sweep_summary(row: Sweep, counts: Counter[str]) -> schemas.SweepSummary:
     return schemas.SweepSummary(
         id=row.id,
         name=row.name,
-        state=sweeps.state(counts),
+        state=sweeps.state(counts, row.search),
         counts=schemas.SweepCounts(**counts, total=counts.total()),
         links={"self": base, "curve": f"{base}/curve", **curves, **links, "experiments": f"/v1/experiments?sweep={row.id}"},
         created_at=row.created_at,
@@ -59,15 +59,19 @@ def sweep(row: Sweep, members: Sequence[Member], now: datetime) -> schemas.Sweep
     ends = [member.experiment.finished_at for member in members if member.experiment.finished_at and not member.reused]
     trained = sum(_share_done(member.experiment) for member in members if not member.reused)
     finished = summary.state in TERMINAL
-    left = len(members) - done
+    total = len(members)
+    if row.search is not None and not finished:  # short trainings are done early, and count as whole ones here
+        total = max(total, row.spec["axis"]["search"]["trainings"])
+    left = total - done
     known = starts and trained >= LEAST_TRAINED  # less than that is mostly the start of a training
     eta = (now - min(starts)).total_seconds() / trained * left if known else None
-    values = row.spec["axis"]["values"]
+    places = [place["value"] for place in row.search["places"]] if row.search is not None else row.spec["axis"]["values"]
     return schemas.Sweep(
         **summary.model_dump(),
         spec=row.spec,
-        progress=schemas.SweepProgress(step=round(done, 3), total=len(members), eta_s=0 if finished else eta),
-        experiments=[_member(member, values) for member in members],
+        progress=schemas.SweepProgress(step=round(done, 3), total=total, eta_s=0 if finished else eta),
+        experiments=[_member(member, places) for member in members],
+        search=_search(row),
         started_at=min(starts, default=None),
         finished_at=max(ends, default=row.created_at) if finished else None,
     )
@@ -145,6 +149,20 @@ def _member(member: Member, values: Sequence[Any]) -> schemas.SweepMember:
         reused=member.reused,
         progress=schemas.Progress(**row.progress),
         error=row.error,
+    )
+
+
+def _search(row: Sweep) -> schemas.SearchState | None:
+    if row.search is None:
+        return None
+    return schemas.SearchState(
+        places=row.search["places"],
+        finished=row.search["ended"] is not None,
+        reason=row.search["ended"],
+        error=row.search["error"],
+        spent=row.search["spent"],
+        trainings=row.spec["axis"]["search"]["trainings"],
+        peak=row.search["peak"],
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import suppress
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -16,7 +17,19 @@ from app.persistence.models import Experiment
 from app.presets import Preset
 from app.problems import field_errors
 from app.schemas import Cost, PresetRun
-from ml.spec import WHOLE, Dataset, DatasetFacts, ExperimentSpec, Learned, SpecError, SweepSpec, expand, resolve
+from ml.spec import (
+    WHOLE,
+    Dataset,
+    DatasetFacts,
+    ExperimentSpec,
+    Learned,
+    Search,
+    SpecError,
+    SweepSpec,
+    expand,
+    resolve,
+    tried,
+)
 
 # Pairs of stills per second on one CPU core at 16x16 pixels, where width is a choice at width 16. With the image's side and with
 # width the rates fall by these powers, which fit small_conv at 16 and 32 pixels and widths 16 to 64.
@@ -47,6 +60,8 @@ def plan_sweep(session: Session, sweep: SweepSpec) -> tuple[SweepSpec, list[tupl
     """The resolved sweep and its resolved trainings, with one arithmetic for all. Raises Invalid with the fields at fault."""
     precision = _precision(session)
     named = Named(session)
+    if sweep.axis.search is not None:
+        return _plan_search(session, sweep, sweep.axis.search, named, precision)
     trainings = []
     if sweep.base.seed + sweep.seeds - 1 > HIGHEST_SEED:
         raise Invalid.field("/base/seed", f"at most {HIGHEST_SEED} less the other {sweep.seeds - 1} seeds, not {sweep.base.seed}")
@@ -61,6 +76,69 @@ def plan_sweep(session: Session, sweep: SweepSpec) -> tuple[SweepSpec, list[tupl
         detail = f"{sweep.axis.path}: {found[0].message}"
         raise Invalid(detail, errors=found) from None
     return sweep.model_copy(update={"base": _resolved_base(sweep, trainings[0][1], precision)}), trainings
+
+
+def _plan_search(
+    session: Session, sweep: SweepSpec, search: Search, named: Named, precision: Literal["float32", "bfloat16"]
+) -> tuple[SweepSpec, list[tuple[int, ExperimentSpec]]]:
+    """The resolved search, with trainings as it may come to: at its ends and between them. Raises Invalid."""
+    most = HIGHEST_SEED - search.trainings
+    if sweep.base.seed > most:
+        raise Invalid.field("/base/seed", f"at most {most}, since each value may be repeated, not {sweep.base.seed}")
+    search = search if search.step is not None else _whole_numbers(sweep, search)
+    grid = search.grid()
+    likely = []
+    for name, value in (("low", grid[0]), ("high", grid[-1]), ("low", grid[len(grid) // 2])):
+        try:
+            ((_, spec),) = expand(tried(sweep, value))
+            likely.append(_resolved(session, spec, named, precision))
+        except SpecError as error:
+            raise Invalid.field(_in_search(sweep, name, error.pointer), error.message) from None
+        except ValidationError as error:
+            found = field_errors(error, None)[0].message
+            raise Invalid.field(f"/axis/search/{name}", f"{sweep.axis.path} cannot be {value:g}: {found}") from None
+        except Invalid as error:
+            raise Invalid.field(_in_search(sweep, name, error.errors[0].pointer), error.detail) from None
+    names = [task.name for task in likely[0].tasks]
+    if not names:
+        raise Invalid.field("/base/tasks", "a search needs a task whose peak it seeks, and the dataset has none to offer")
+    if search.task not in (None, *names):
+        raise Invalid.field("/axis/search/task", f"{' or '.join(map(str, names))}, not {search.task!r}")
+    axis = sweep.axis.model_copy(update={"search": search.model_copy(update={"task": search.task or names[0]})})
+    resolved = sweep.model_copy(update={"base": _resolved_base(sweep, likely[0], precision), "axis": axis})
+    return resolved, [(0, likely[number % len(likely)]) for number in range(search.trainings)]
+
+
+def _whole_numbers(sweep: SweepSpec, search: Search) -> Search:
+    """The search with `step` 1 where the axis takes whole numbers only."""
+    broken = next((value for value in search.grid() if value != int(value)), None)
+    if broken is None:
+        return search
+    try:
+        list(expand(tried(sweep, broken)))
+    except ValidationError:
+        whole = float(math.ceil(search.low))
+        with suppress(ValidationError):
+            list(expand(tried(sweep, whole)))
+            return _with_step_one(search)
+    except SpecError:  # which is told where it is planned
+        pass
+    return search
+
+
+def _with_step_one(search: Search) -> Search:
+    try:
+        return Search.model_validate(search.model_dump() | {"step": 1.0})
+    except ValidationError as error:
+        raise Invalid.field("/axis/search", f"the axis takes whole numbers; {field_errors(error, None)[0].message}") from None
+
+
+def _in_search(sweep: SweepSpec, name: str, pointer: str) -> str:
+    """Where in a searching sweep the fault lies that its training has at `pointer`."""
+    if pointer.startswith("/axis"):
+        return pointer if pointer == "/axis/path" else f"/axis/search/{name}"
+    at_node = f"{pointer}/".startswith("/" + sweep.axis.path.replace(".", "/") + "/")
+    return f"/axis/search/{name}" if at_node else f"/base{pointer}"
 
 
 def plan_preset(session: Session, preset: Preset, run: PresetRun) -> tuple[SweepSpec, list[tuple[int, ExperimentSpec]]]:

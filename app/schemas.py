@@ -324,11 +324,42 @@ class SweepProgress(BaseModel):
     eta_s: float | None
 
 
+class SearchPlace(BaseModel):
+    """A value that a search chose."""
+
+    value: float
+    short: bool = Field(description="Trained for a share of the steps only, as a hint where whole trainings pay.")
+
+
+class SearchPeak(BaseModel):
+    """Where a search takes the peak to be, by a Gaussian process over all it was told."""
+
+    value: float = Field(description="Where the curve is expected to be highest.")
+    value_ci: tuple[float, float] = Field(description="Interval of the peak's place, at `level`.")
+    level: float = Field(description="How likely the peak lies in the interval: 0.9.")
+    accuracy: float = Field(description="The task's value expected there, in its metric.")
+    task: str
+
+
+class SearchState(BaseModel):
+    """How far a search is."""
+
+    places: list[SearchPlace] = Field(description="Values chosen so far; `experiments[].index` counts them.")
+    finished: bool
+    reason: Literal["tolerance", "trainings", "cancelled", "failed"] | None = Field(
+        description="Why it ended. `tolerance`: the peak is known as well as was asked. `trainings`: none are left."
+    )
+    error: str | None = Field(description="Why it failed.")
+    spent: float = Field(description="Trainings begun; a short one counts by its share of the steps.")
+    trainings: int = Field(description="The most trainings.")
+    peak: SearchPeak | None = Field(description="Null until five trainings have a result.")
+
+
 class SweepMember(BaseModel):
     """An experiment at its place on the axis."""
 
     id: str
-    index: int = Field(description="Position of its value on the axis.")
+    index: int = Field(description="Position of its value on the axis, or among the places of a search.")
     value: JsonValue
     seed: int
     state: State
@@ -354,6 +385,7 @@ class Sweep(SweepSummary):
     spec: SweepSpec
     progress: SweepProgress
     experiments: list[SweepMember]
+    search: SearchState | None = Field(None, description="Where the axis is searched; null where its values are listed.")
     started_at: datetime | None
     finished_at: datetime | None
 

@@ -1172,8 +1172,57 @@ class ExperimentSpec(Part):
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of every chance; the same seed gives the same numbers on the CPU.")
 
 
+class Search(Part):
+    """In place of values: the service chooses where to train next, and where again, until the peak is known well enough."""
+
+    low: float = Field(allow_inf_nan=False, description="The lowest value.")
+    high: float = Field(allow_inf_nan=False, description="The highest value.")
+    scale: Literal["linear", "log"] = Field("linear", description="How values are spaced; `log` between numbers above 0.")
+    trainings: int = Field(24, ge=5, le=500, description="The most trainings; short ones count by their share of the steps.")
+    tolerance: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="End before that once the 90 % interval of the peak is no wider than this share of the range, on its scale.",
+    )
+    task: str | None = Field(None, max_length=60, description="The task whose peak is sought; the first of the base by default.")
+    short: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Begin with runs of this share of the steps, to see where whole ones pay; they stand in no curve.",
+    )
+    step: float | None = Field(
+        None, gt=0, description="Values are multiples of it; 1 where the node takes whole numbers, else unset."
+    )
+
+    @model_validator(mode="after")
+    def _spans_a_range(self) -> "Search":
+        if not self.low < self.high:
+            raise ValueError(f"low must be below high, not {self.low:g} and {self.high:g}")
+        if self.scale == "log" and self.low <= 0:
+            raise ValueError(f"on a log scale low must be above 0, not {self.low:g}")
+        if len(self.grid()) < LEAST_SEARCHED:
+            raise ValueError(f"at least {LEAST_SEARCHED} multiples of step between low and high, not {len(self.grid())}")
+        return self
+
+    def grid(self) -> tuple[float, ...]:
+        """The values that may be tried, rising: 65 of three digits, evenly spaced on the scale, or the multiples of `step`."""
+        ends = (math.log(self.low), math.log(self.high)) if self.scale == "log" else (self.low, self.high)
+        spaced = [ends[0] + place / (SEARCHED - 1) * (ends[1] - ends[0]) for place in range(SEARCHED)]
+        values = [math.exp(value) if self.scale == "log" else value for value in spaced]
+        if self.step is not None:
+            values = [self.step * round(value / self.step) for value in values]
+        rounded = [float(f"{value:.3g}") for value in values[1:-1]]
+        return tuple(sorted({value for value in (self.low, *rounded, self.high) if self.low <= value <= self.high}))
+
+
+SEARCHED = 65  # values that a search chooses among
+LEAST_SEARCHED = 5
+
+
 class Axis(Part):
-    """One node of the spec and the values it takes."""
+    """One node of the spec and the values it takes: listed, searched for, or a recipe less one of its operations each time."""
 
     path: str = Field(
         min_length=1,
@@ -1183,10 +1232,27 @@ class Axis(Part):
         description="Dotted path of any node of the spec, whole recipes included; `base` is the experiment itself, and a value "
         "then has several of its parts, such as `method` and `views`, in the place of the base's.",
     )
-    values: tuple[JsonValue, ...] = Field(min_length=1, max_length=200, description="The values, in the order of the axis.")
+    values: tuple[JsonValue, ...] = Field((), max_length=200, description="The values, in the order of the axis.")
     labels: tuple[Annotated[str, Field(min_length=1, max_length=60)], ...] | None = Field(
         None, description="A name for each value, for figures."
     )
+    search: Search | None = Field(None, description="In place of `values`: let the service choose them.")
+    ablate: bool = Field(
+        False,
+        description="In place of `values`, at the path `views`: the base's recipe, and the same less each of its operations in "
+        "turn, to rank what each is worth. At the path `base` the method's jigsaw is one of them. The resolved sweep has them as "
+        "`values` and `labels`.",
+    )
+
+    @model_validator(mode="after")
+    def _one_source_of_values(self) -> "Axis":
+        if self.search is not None and (self.values or self.ablate):
+            raise ValueError("either values, or search, or ablate: one of them says what the axis takes")
+        if not (self.values or self.search or self.ablate):
+            raise ValueError("an axis needs values, or search {low, high}, or ablate")
+        if self.ablate and self.values and self.labels is None:
+            raise ValueError("ablate finds the values itself: leave them out")
+        return self
 
     @model_validator(mode="after")
     def _labels_match(self) -> "Axis":
@@ -1204,7 +1270,7 @@ class Axis(Part):
     @property
     def ordered(self) -> bool:
         """Whether the values are numbers, which have an order for the two-lines test to run over."""
-        return all(_is_number(value) for value in self.values)
+        return self.search is not None or all(_is_number(value) for value in self.values)
 
 
 class SweepSpec(Part):
@@ -1231,13 +1297,30 @@ class SweepSpec(Part):
     name: str = Field("", max_length=200, description="A title for people.")
     base: ExperimentSpec
     axis: Axis
-    seeds: int = Field(3, ge=1, le=100, description="Trainings at each value, with seeds counted up from the base's.")
+    seeds: int = Field(
+        3,
+        ge=1,
+        le=100,
+        description="Trainings at each value, with seeds counted up from the base's; a search repeats where that pays instead.",
+    )
+    preset: str | None = Field(
+        None,
+        max_length=100,
+        pattern=r"^[a-z0-9-]+/(quick|standard|full)$",
+        examples=["fig5-crop/quick"],
+        description="The preset it came from, and the size of it; filled in by the service, and of no weight for the numbers.",
+    )
 
     @model_validator(mode="after")
     def _not_too_many(self) -> "SweepSpec":
-        if len(self.axis.values) * self.seeds > 1000:
-            raise ValueError(f"{len(self.axis.values)} values times {self.seeds} seeds; at most 1000 trainings a sweep")
+        if len(self.axis.values) * self.seeds > MOST_TRAININGS:
+            raise ValueError(
+                f"{len(self.axis.values)} values times {self.seeds} seeds; at most {MOST_TRAININGS} trainings a sweep"
+            )
         return self
+
+
+MOST_TRAININGS = 1000  # of a sweep
 
 
 # From what was asked to what is run -----------------------------------------------------------------------------------
@@ -1273,15 +1356,22 @@ def resolve(spec: ExperimentSpec, facts: Facts, precision: Literal["float32", "b
 def expand(sweep: SweepSpec) -> Iterator[tuple[int, ExperimentSpec]]:
     """The sweep's experiments as (index of the axis value, spec), values in order and seeds within a value.
 
-    Raises SpecError at `/axis/path` for a path that is no node of the spec, and pydantic's ValidationError for a value that the
-    spec refuses.
+    Raises SpecError at `/axis/path` for a path that is no node of the spec, and as `ablated` does; pydantic's ValidationError for
+    a value that the spec refuses.
     """
     if (root := sweep.axis.path.split(".")[0]) in ("seed", *NOT_DECISIVE, "spec_version"):
         raise SpecError("/axis/path", f"{root!r} is no axis, since it decides no numbers; repeats come by `seeds`")
+    sweep = ablated(sweep)
     for index in range(len(sweep.axis.values)):
         at_value = ExperimentSpec.model_validate(_with_node(sweep.base, sweep.axis, index))
         for seed in range(sweep.seeds):
             yield index, at_value.model_copy(update={"seed": sweep.base.seed + seed})
+
+
+def tried(sweep: SweepSpec, *values: float) -> SweepSpec:
+    """A searching sweep with these values in place of its search, one training each."""
+    axis = Axis(path=sweep.axis.path, values=values)
+    return sweep.model_copy(update={"axis": axis, "seeds": 1})
 
 
 WHOLE = "base"  # the path of an axis along which several parts change together
@@ -1291,6 +1381,96 @@ NOT_DECISIVE = ("name", "tags", "priority", "limits")
 def identity(spec: ExperimentSpec) -> dict[str, Any]:
     """The part of a resolved spec that decides its numbers: all but its title, tags, priority and limits."""
     return spec.model_dump(mode="json", exclude=set(NOT_DECISIVE))
+
+
+# What a recipe is made of, and where it is: the chance of each operation of `Operations`, in the order of its fields.
+OPERATIONS = {
+    "crop": "crop_p",
+    "flip": "flip_p",
+    "rotation": "rotate_p",
+    "jitter": "jitter_p",
+    "blur": "blur_p",
+    "RandAugment": "randaugment_p",
+    "grayscale": "grayscale_p",
+    "solarizing": "solarize_p",
+    "cutout": "cutout_p",
+}
+WHOLE_RECIPE = "all of it"
+LESS = "no "  # and the operation: the label of a recipe without it
+
+
+def ablated(sweep: SweepSpec, channels: int | None = None) -> SweepSpec:
+    """A sweep that ablates, with the whole recipe and the same less each of its operations as the values of its axis.
+
+    Of images whose number of `channels` is known and not three, grayscale is none. A sweep that has its values already is left as
+    it is, and so is one that does not ablate. Raises SpecError at `/axis/path`, `/axis/ablate`, `/axis/values` or `/seeds`.
+    """
+    axis = sweep.axis
+    if not axis.ablate:
+        return sweep
+    found = _recipes_to_compare(sweep.base, axis.path, None if axis.values else channels)
+    if axis.values:
+        given = dict(zip(axis.labels or (), axis.values, strict=True))
+        if next(iter(given)) != WHOLE_RECIPE or any(found.get(label) != value for label, value in given.items()):
+            raise SpecError("/axis/values", "these are not the base's recipe less its operations; with ablate leave values out")
+        return sweep
+    if len(found) * sweep.seeds > MOST_TRAININGS:
+        raise SpecError("/seeds", f"{len(found)} recipes times {sweep.seeds} seeds; at most {MOST_TRAININGS} trainings a sweep")
+    return sweep.model_copy(update={"axis": axis.model_copy(update={"values": tuple(found.values()), "labels": tuple(found)})})
+
+
+def _recipes_to_compare(base: ExperimentSpec, path: str, channels: int | None) -> dict[str, JsonValue]:
+    """By label, the whole recipe first; whole experiments where the path is the base's."""
+    if path not in ("views", WHOLE):
+        raise SpecError(
+            "/axis/path", f"what is left out are operations of views: ablate takes the path 'views' or 'base', not {path!r}"
+        )
+    views = base.views.model_dump(mode="json")
+    recipes: dict[str, JsonValue] = {WHOLE_RECIPE: views, **dict(_recipes_less_one(base.views, views, channels))}
+    if path == WHOLE:
+        recipes = {label: {"views": recipe} for label, recipe in recipes.items()}
+        if isinstance(base.method, InfoMin | PIRL) and base.method.jigsaw_weight > 0:
+            method = base.method.model_dump(mode="json")
+            recipes = {label: {**parts, "method": method} for label, parts in recipes.items() if isinstance(parts, dict)}
+            recipes[f"{LESS}jigsaw"] = {"views": views, "method": method | {"jigsaw_weight": 0.0}}
+    if len(recipes) == 1:
+        raise SpecError("/axis/ablate", f"the views {in_words(views)} have no operation that could be left out")
+    return recipes
+
+
+def _recipes_less_one(views: Views, recipe: dict[str, Any], channels: int | None) -> Iterator[tuple[str, JsonValue]]:
+    """With the label of each; `recipe` is `views` as JSON."""
+    if isinstance(views, Noise) and views.sigma > 0:
+        yield f"{LESS}noise", recipe | {"sigma": 0.0}
+    if isinstance(views, Crop) and views.area < 1:
+        yield f"{LESS}crop", recipe | {"area": 1.0}
+    for name in _operations(views, channels) if isinstance(views, Augment) else ():
+        yield LESS + name, _less(recipe, OPERATIONS[name])
+    before = getattr(views, "before", None)
+    for name in _operations(before, channels) if before is not None else ():
+        yield LESS + name, recipe | {"before": _less(recipe["before"], OPERATIONS[name])}
+
+
+def _less(recipe: dict[str, Any], chance: str) -> dict[str, Any]:
+    """The augmentations without the operation that has this chance, in either view."""
+    v2 = recipe["v2"]
+    return recipe | {chance: 0.0, "v2": v2 and v2 | {chance: None}}
+
+
+def _operations(recipe: Augment, channels: int | None) -> list[str]:
+    """Names of those that change any view."""
+
+    def changes(view: Operations, name: str) -> bool:
+        strength = {
+            "crop": view.crop_scale_min < 1,
+            "rotation": view.rotate_degrees > 0,
+            "jitter": view.jitter > 0 and any(view.jitter_strengths),
+            "RandAugment": view.randaugment_n > 0,
+            "grayscale": channels in (None, 3),
+        }
+        return getattr(view, OPERATIONS[name]) > 0 and strength.get(name, True)
+
+    return [name for name in OPERATIONS if changes(recipe, name) or changes(recipe.of_v2, name)]
 
 
 def in_words(value: JsonValue) -> str:

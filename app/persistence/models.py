@@ -145,16 +145,22 @@ class Artifact(Base):
 
 
 class Sweep(Base):
-    """Experiments along one axis; its state is read off theirs."""
+    """Experiments along one axis; its state is read off theirs, and, where values are searched for, off the search's."""
 
     __tablename__ = "sweeps"
 
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str]
     spec: Mapped[dict[str, Any]]
+    search: Mapped[dict[str, Any] | None]
+    """Of a search the `places` tried so far, {value, short} each, in the order of `axis_index`; the trainings `spent`; the `peak`
+    as it is known, from how many scores (`told`); and why it `ended`, null while it goes on, with the `error` if it failed."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
-    __table_args__ = (Index("ix_sweeps_created_at", "created_at"),)
+    __table_args__ = (
+        Index("ix_sweeps_created_at", "created_at"),
+        Index("ix_sweeps_searching", "id", postgresql_where=text("search IS NOT NULL AND (search ->> 'ended') IS NULL")),
+    )
 
 
 class SweepMember(Base):

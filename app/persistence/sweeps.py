@@ -16,6 +16,9 @@ from app.persistence.models import ACTIVE, Experiment, Sweep, SweepMember
 from ml.spec import ExperimentSpec
 
 
+BEGUN: dict[str, Any] = {"places": [], "peak": None, "told": 0, "spent": 0.0, "ended": None, "error": None}  # a new search
+
+
 @dataclass(frozen=True)
 class Member:
     """An experiment at its place on the axis."""
@@ -27,10 +30,21 @@ class Member:
 
 
 def create(session: Session, name: str, spec: dict[str, Any], trainings: Iterable[tuple[int, ExperimentSpec]]) -> Sweep:
-    """Queue a sweep of resolved specs, each with the index of its axis value; finished twins are reused, not trained again."""
-    sweep = Sweep(id=new_id("swp"), name=name, spec=spec)
+    """Queue a sweep of resolved specs, each with the index of its axis value; finished twins are reused, not trained again.
+
+    One that searches begins with none: workers choose what to train.
+    """
+    searching = spec["axis"].get("search") is not None
+    sweep = Sweep(id=new_id("swp"), name=name, spec=spec, search=dict(BEGUN) if searching else None)
     session.add(sweep)
     session.flush()
+    if not searching:
+        add(session, sweep, trainings)
+    return sweep
+
+
+def add(session: Session, sweep: Sweep, trainings: Iterable[tuple[int, ExperimentSpec]]) -> None:
+    """Queue resolved specs in a sweep, each with its index; finished twins are reused. Raises Invalid, SpecError."""
     places = list(trainings)
     twins = experiments.finished_twins(session, [training for _, training in places])
     missing = [(training, None) for (_, training), twin in zip(places, twins, strict=True) if twin is None]
@@ -46,7 +60,6 @@ def create(session: Session, name: str, spec: dict[str, Any], trainings: Iterabl
             )
         )
     session.flush()
-    return sweep
 
 
 def get(session: Session, sweep_id: str, *, lock: bool = False) -> Sweep:
@@ -89,10 +102,18 @@ def counts(session: Session, sweep_ids: Sequence[str]) -> dict[str, Counter[str]
     return found
 
 
-def state(counts: Counter[str]) -> str:
-    """What the experiments' states add up to: `failed` only if all failed, `running` as soon as one has begun."""
+def state(counts: Counter[str], search: dict[str, Any] | None = None) -> str:
+    """What the experiments' states add up to: `failed` only if all failed, `running` as soon as one has begun.
+
+    A search that goes on is `running` between its experiments, too.
+    """
     total = counts.total()
     if not any(counts[active] for active in ACTIVE):
+        if search is not None:
+            if search["ended"] is None:
+                return "running" if total else "queued"
+            if search["ended"] == "cancelled":
+                return "cancelled"
         if counts["failed"] == total:
             return "failed"
         return "cancelled" if counts["cancelled"] else "succeeded"
@@ -101,13 +122,22 @@ def state(counts: Counter[str]) -> str:
     return "cancelling" if counts["cancelling"] and not counts["queued"] and not counts["running"] else "running"
 
 
+def state_now(session: Session, sweep_id: str) -> str:
+    """A sweep's state. Raises NotFound."""
+    found = counts(session, [sweep_id])[sweep_id]
+    return state(found, get(session, sweep_id).search)
+
+
 def cancel(session: Session, sweep: Sweep) -> None:
-    """Cancel what is not finished yet. Raises StateConflict where all of it is."""
+    """Cancel what is not finished yet of a locked sweep, and end its search. Raises StateConflict where all of it is."""
     found = members(session, sweep)
     active = sorted(member.experiment.id for member in found if member.experiment.state in ACTIVE and not member.reused)
-    if not active:
-        now = state(Counter(member.experiment.state for member in found))
+    searching = sweep.search is not None and sweep.search["ended"] is None
+    if not active and not searching:
+        now = _state(sweep, found)
         raise StateConflict(f"{sweep.id} has {now} and cannot be cancelled", now)
+    if searching:
+        sweep.search = {**(sweep.search or {}), "ended": "cancelled"}
     for experiment_id in active:
         try:
             experiments.cancel(session, experiment_id)
@@ -116,18 +146,26 @@ def cancel(session: Session, sweep: Sweep) -> None:
 
 
 def retry(session: Session, sweep: Sweep) -> int:
-    """Queue a locked sweep's failed and cancelled experiments anew, say how many. Raises StateConflict where there are none."""
+    """Queue a locked sweep's failed and cancelled experiments anew, say how many; a search that was broken off goes on.
+
+    Raises StateConflict where there is nothing to do.
+    """
     found = members(session, sweep)
     broken = [member for member in found if member.experiment.state in ("failed", "cancelled")]
-    if not broken:
-        now = state(Counter(member.experiment.state for member in found))
+    broken_off = sweep.search is not None and sweep.search["ended"] in ("cancelled", "failed")
+    if sweep.search is not None and (broken or broken_off):
+        sweep.search = {**sweep.search, "ended": None, "error": None}
+    if not broken and not broken_off:
+        now = _state(sweep, found)
         raise StateConflict(f"{sweep.id} is {now} and has no failed or cancelled experiment to retry", now)
     wanted = [(ExperimentSpec.model_validate(member.experiment.spec), member.experiment.id) for member in broken]
     places = [
         {"sweep_id": sweep.id, "axis_index": member.index, "seed": member.seed, "experiment_id": again.id}
         for member, again in zip(broken, experiments.create_all(session, wanted), strict=True)
     ]
-    session.execute(update(SweepMember), places)
+    if places:
+        session.execute(update(SweepMember), places)
+    session.flush()
     return len(broken)
 
 
@@ -137,8 +175,8 @@ def delete(session: Session, sweep: Sweep) -> Sequence[str]:
     Experiments that it reused, or that another sweep reuses, stay. Raises StateConflict while anything still works.
     """
     found = members(session, sweep)
-    now = state(Counter(member.experiment.state for member in found))
-    if any(member.experiment.state in ACTIVE and not member.reused for member in found):
+    now = _state(sweep, found)
+    if any(member.experiment.state in ACTIVE and not member.reused for member in found) or now in ACTIVE:
         raise StateConflict(f"{sweep.id} is {now}; cancel it before deleting it", now)
     own = [member.experiment.id for member in found if not member.reused]
     session.delete(sweep)
@@ -147,3 +185,19 @@ def delete(session: Session, sweep: Sweep) -> Sequence[str]:
     session.execute(select(Experiment.id).where(Experiment.id.in_(own)).order_by(Experiment.id).with_for_update())
     held = exists().where(SweepMember.experiment_id == Experiment.id)
     return session.scalars(delete_from(Experiment).where(Experiment.id.in_(own), ~held).returning(Experiment.id)).all()
+
+
+def searching(session: Session) -> Sequence[str]:
+    """Ids of the sweeps whose search goes on, the oldest first."""
+    ended = Sweep.search["ended"].astext
+    return session.scalars(select(Sweep.id).where(Sweep.search.is_not(None), ended.is_(None)).order_by(Sweep.id)).all()
+
+
+def held(session: Session, sweep_id: str) -> Sweep | None:
+    """A sweep locked against changes; None where somebody else holds it now, or it is gone."""
+    query = select(Sweep).where(Sweep.id == sweep_id).with_for_update(skip_locked=True)
+    return session.scalar(query.execution_options(populate_existing=True))
+
+
+def _state(sweep: Sweep, found: Sequence[Member]) -> str:
+    return state(Counter(member.experiment.state for member in found), sweep.search)

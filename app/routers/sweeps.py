@@ -1,7 +1,6 @@
 """`/v1/sweeps`, and the curves they trace."""
 
 import re
-from collections.abc import Sequence
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
@@ -10,12 +9,11 @@ from fastapi import APIRouter, BackgroundTasks, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy import func, select
 
-from app import answers, planning, schemas
+from app import answers, planning, schemas, tracing
 from app.dependencies import OnceDep, RingDep, SessionDep, SliceDep, WaitDep
 from app.errors import Invalid
 from app.persistence import datasets, files, sweeps
-from app.persistence.models import ACTIVE, TERMINAL, Sweep
-from app.persistence.sweeps import Member
+from app.persistence.models import TERMINAL, Sweep
 from ml import curve
 from ml.spec import WHOLE, SweepSpec
 
@@ -90,7 +88,7 @@ def get_sweep(sweep_id: SweepId, session: SessionDep, wait: WaitDep) -> Any:
 @router.post("/{id}/cancel", status_code=202, response_model=schemas.Sweep)
 def cancel_sweep(sweep_id: SweepId, session: SessionDep, wait: WaitDep) -> Any:
     """Cancel those of its experiments that are not finished."""
-    row = sweeps.get(session, sweep_id)
+    row = sweeps.get(session, sweep_id, lock=True)
     sweeps.cancel(session, row)
     session.commit()
     wait.until(lambda fresh: _finished(fresh, row))
@@ -143,7 +141,7 @@ def queued(row: Sweep, session: SessionDep, ring: RingDep, once: OnceDep, wait: 
     answer = _answer(session, row)
     once.remember(answer, 202, answer.links["self"])
     session.commit()  # the workers must find the rows that the bell is about
-    ring("default", answer.counts.queued)
+    ring("default", max(answer.counts.queued, row.search is not None))
     if not wait.seconds:
         return answer
     wait.until(lambda fresh: _finished(fresh, row))
@@ -157,8 +155,7 @@ def _answer(session: SessionDep, row: Sweep) -> schemas.Sweep:
 
 
 def _finished(session: SessionDep, row: Sweep) -> bool:
-    counts = sweeps.counts(session, [row.id])[row.id]
-    return not any(counts[state] for state in ACTIVE)
+    return sweeps.state_now(session, row.id) in TERMINAL
 
 
 def _preferred(accept: str) -> CurveFormat:
@@ -181,7 +178,7 @@ def _curve(session: SessionDep, sweep_id: str, chosen: CurveFormat, task: str | 
     compared = "recipes" if spec.axis.path == WHOLE else spec.axis.path
     title = row.name or f"{compared} on {datasets.title(session, spec.base.dataset.name)}"
     session.close()  # drawing takes a while
-    traced = curve.trace(spec.axis, _measurements(members))
+    traced = tracing.curve_of(row, members)
     if task is not None and traced.verdicts and task not in traced.verdicts:
         raise Invalid.field("query/task", f"{' or '.join(traced.verdicts)}, not {task!r}")
     if chosen is CurveFormat.JSON:
@@ -191,46 +188,3 @@ def _curve(session: SessionDep, sweep_id: str, chosen: CurveFormat, task: str | 
     if chosen is CurveFormat.CSV:
         return Response(figure.to_csv(traced), media_type="text/csv")
     return Response(figure.render(figure.figure(traced, title, task), chosen.value), media_type=MEDIA_TYPES[chosen])
-
-
-def _measurements(members: Sequence[Member]) -> list[curve.Measurement]:
-    return [
-        curve.Measurement(
-            experiment=member.experiment.id,
-            index=member.index,
-            seed=member.seed,
-            i_nce=member.experiment.results["mi"]["infonce"]["value"],
-            i_nce_stderr=member.experiment.results["mi"]["infonce"]["stderr"],
-            log_k=member.experiment.results["mi"]["infonce"]["log_k"],
-            saturated=member.experiment.results["mi"]["infonce"]["saturated"],
-            tasks=_task_results(member),
-            task_information=_part(member, "task"),
-            nuisance=_part(member, "nuisance"),
-            quality=_quality(member),
-        )
-        for member in members
-        if member.experiment.state in TERMINAL and member.experiment.results
-    ]
-
-
-def _part(member: Member, name: str) -> float | None:
-    """Of the information, in nats; None where it was not split."""
-    found = (member.experiment.results or {}).get("information") or {}
-    return found[name]["value"] if found.get(name) else None
-
-
-def _quality(member: Member) -> dict[str, float]:
-    """What is known of it: nothing where it was not measured."""
-    found = (member.experiment.results or {}).get("quality") or {}
-    return {name: found[name] for name in curve.QUALITIES if found.get(name) is not None}
-
-
-def _task_results(member: Member) -> dict[str, curve.TaskResult]:
-    """In the order of the spec: the first task is the one that regimes go by, and the database keeps no order of keys."""
-    found = member.experiment.results["tasks"] if member.experiment.results else {}
-    names = [task["name"] for task in member.experiment.spec["tasks"]]
-    return {
-        name: curve.TaskResult(found[name]["value"], tuple(found[name]["ci"]), found[name]["metric"])
-        for name in names
-        if name in found
-    }

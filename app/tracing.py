@@ -1,0 +1,65 @@
+"""From the finished experiments of a sweep to its curve."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from app.persistence.models import Sweep
+from app.persistence.sweeps import Member
+from ml import curve
+from ml.curve import Curve, Measurement, TaskResult
+from ml.spec import Axis, SweepSpec
+
+
+def curve_of(row: Sweep, members: Sequence[Member]) -> Curve:
+    """The curve so far. Of a search its points are the values that were tried, rising; short trainings stand in none."""
+    axis = SweepSpec.model_validate(row.spec).axis
+    if row.search is None:
+        return curve.trace(axis, measurements(members))
+    places = row.search["places"]
+    values = sorted({place["value"] for place in places if not place["short"]})
+    at = {number: values.index(place["value"]) for number, place in enumerate(places) if not place["short"]}
+    whole = [member for member in members if member.index in at]
+    tried = Axis.model_construct(path=axis.path, values=tuple(values), labels=None, search=axis.search, ablate=False)
+    return curve.trace(tried, measurements(whole, at))
+
+
+def measurements(members: Sequence[Member], at: dict[int, int] | None = None) -> list[Measurement]:
+    """What the experiments that succeeded found; `at` says where on the curve's axis each of the sweep's places is."""
+    return [
+        Measurement(
+            experiment=member.experiment.id,
+            index=member.index if at is None else at[member.index],
+            seed=member.seed,
+            i_nce=member.experiment.results["mi"]["infonce"]["value"],
+            i_nce_stderr=member.experiment.results["mi"]["infonce"]["stderr"],
+            log_k=member.experiment.results["mi"]["infonce"]["log_k"],
+            saturated=member.experiment.results["mi"]["infonce"]["saturated"],
+            tasks=task_results(member.experiment.spec, member.experiment.results),
+            task_information=_part(member, "task"),
+            nuisance=_part(member, "nuisance"),
+            quality=_quality(member),
+        )
+        for member in members
+        if member.experiment.state == "succeeded" and member.experiment.results
+    ]
+
+
+def task_results(spec: dict[str, Any], results: dict[str, Any] | None) -> dict[str, TaskResult]:
+    """In the order of the spec: the first task is the one that regimes go by, and the database keeps no order of keys."""
+    found = results["tasks"] if results else {}
+    names = [task["name"] for task in spec["tasks"]]
+    return {
+        name: TaskResult(found[name]["value"], tuple(found[name]["ci"]), found[name]["metric"]) for name in names if name in found
+    }
+
+
+def _part(member: Member, name: str) -> float | None:
+    """Of the information, in nats; None where it was not split."""
+    found = (member.experiment.results or {}).get("information") or {}
+    return found[name]["value"] if found.get(name) else None
+
+
+def _quality(member: Member) -> dict[str, float]:
+    """What is known of it: nothing where it was not measured."""
+    found = (member.experiment.results or {}).get("quality") or {}
+    return {name: found[name] for name in curve.QUALITIES if found.get(name) is not None}
