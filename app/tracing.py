@@ -1,12 +1,16 @@
 """From the finished experiments of a sweep to its curve."""
 
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
+from zipfile import BadZipFile
 
-from app.persistence.models import Sweep
+import numpy as np
+
+from app.persistence import files
+from app.persistence.models import Experiment, Sweep
 from app.persistence.sweeps import Member
 from ml import curve
-from ml.curve import Curve, Measurement, TaskResult
+from ml.curve import Curve, Floats, Measurement, TaskResult
 from ml.spec import Axis, SweepSpec
 
 
@@ -34,7 +38,7 @@ def measurements(members: Sequence[Member], at: dict[int, int] | None = None) ->
             i_nce_stderr=member.experiment.results["mi"]["infonce"]["stderr"],
             log_k=member.experiment.results["mi"]["infonce"]["log_k"],
             saturated=member.experiment.results["mi"]["infonce"]["saturated"],
-            tasks=task_results(member.experiment.spec, member.experiment.results),
+            tasks=task_results(member.experiment),
             task_information=_part(member, "task"),
             nuisance=_part(member, "nuisance"),
             quality=_quality(member),
@@ -44,13 +48,26 @@ def measurements(members: Sequence[Member], at: dict[int, int] | None = None) ->
     ]
 
 
-def task_results(spec: dict[str, Any], results: dict[str, Any] | None) -> dict[str, TaskResult]:
+def task_results(experiment: Experiment) -> dict[str, TaskResult]:
     """In the order of the spec: the first task is the one that regimes go by, and the database keeps no order of keys."""
-    found = results["tasks"] if results else {}
-    names = [task["name"] for task in spec["tasks"]]
+    found = experiment.results["tasks"] if experiment.results else {}
+    merits = _merits(experiment.id, experiment.attempt) if found else {}
     return {
-        name: TaskResult(found[name]["value"], tuple(found[name]["ci"]), found[name]["metric"]) for name in names if name in found
+        name: TaskResult(found[name]["value"], tuple(found[name]["ci"]), found[name]["metric"], merits.get(name))
+        for name in (task["name"] for task in experiment.spec["tasks"])
+        if name in found
     }
+
+
+@lru_cache(maxsize=300)
+def _merits(experiment_id: str, attempt: int) -> dict[str, Floats]:
+    """By task name, what each held-out item scored; nothing where the file is not there (any more), or is damaged."""
+    path = files.attempt_folder(experiment_id, attempt) / "predictions.npz"
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name.removesuffix(".merits"): arrays[name] for name in arrays.files if name.endswith(".merits")}
+    except (OSError, ValueError, KeyError, BadZipFile):
+        return {}
 
 
 def _part(member: Member, name: str) -> float | None:

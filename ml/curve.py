@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from scipy.special import fdtrc, stdtr, stdtrit
 
-from ml import spec
+from ml import search, spec
 
 Shape = Literal["inverted_u", "half_u", "rising", "falling", "flat", "unclear"]
 Regime = Literal["missing_information", "sweet_spot", "excess_noise", "unknown"]
@@ -35,6 +35,9 @@ QUALITIES = ("lidar", "rankme", "alignment", "uniformity", "alpha_req")  # that 
 LEAST_POINTS = 4  # to say how well a measure predicts a task
 MOST_PERMUTED = 8  # points whose orders are all tried
 RESAMPLES = 2000
+POWER_80 = 0.8416  # standard errors that a power of 80 % takes beyond the critical value
+MOST_SEEDS = 50  # more of them are not advised
+MORE = "run more seeds"
 
 
 # What was measured ----------------------------------------------------------------------------------------------------
@@ -47,6 +50,8 @@ class TaskResult:
     value: float
     ci: Interval | None = None
     metric: str = "accuracy"
+    merits: Floats | None = field(default=None, compare=False, repr=False)
+    """[N]: what each held-out item scored, where that was kept; `value` is their mean."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,12 @@ class TwoLines(Part):
     )
     slope_right: float | None = Field(description="Slope of the line of more information, likewise.")
     break_at: float | None = Field(description="Where the lines divide: a value on the axis, or nats where it has no order.")
+    p: float | None = Field(
+        description="Of the claim that it rises and then falls: the larger of the two p, since both lines must hold; 1 where "
+        "the slopes do not go that way."
+    )
+    p_holm: float | None = Field(description="`p` times what Holm 1979 asks of so many tasks judged on one curve.")
+    tasks: int = Field(description="Tasks judged on this curve, each by a test of its own.")
 
 
 class SweetSpot(Part):
@@ -148,8 +159,9 @@ class SweetSpot(Part):
     value: JsonValue = Field(description="The measured value of the axis (or the recipe) nearest to the peak.")
     label: str = Field(description="Its name in figures.")
     value_ci: Interval | None = Field(
-        description="95 % bootstrap interval of the peak over seeds, on the axis between measured values; never narrower than "
-        "half-way to the neighbours of `value`. Null where the axis has no order."
+        description="95 % interval of the peak, on the axis between measured values: a bootstrap over seeds and held-out items, "
+        "never narrower than half-way to the neighbours of `value`; of a search by its Gaussian process. Null where the axis "
+        "has no order."
     )
     i_nce: float = Field(description="I_NCE at `value`, in nats.")
     i_nce_ci: Interval = Field(description="I_NCE at the ends of the peak's interval, in nats.")
@@ -169,6 +181,11 @@ class Verdict(Part):
     words: str = Field(description="The verdict in a sentence.")
     values: int = Field(description="Values of the axis with a result of this task.")
     trainings: int = Field(description="Trainings with a result of this task.")
+    more_seeds: int | None = Field(
+        description="Where the shape is unclear for want of trainings: about how many more seeds at each value would settle it "
+        "in four of five cases, if what was seen so far is so. Null where it is clear, where more seeds would not help, or where "
+        "it takes more than 50."
+    )
     two_lines: TwoLines
     sweet_spot: SweetSpot | None = Field(description="Null unless the shape is an inverted U.")
 
@@ -187,6 +204,35 @@ class Predictor(Part):
     points: int = Field(description="Values of the axis that have both.")
 
 
+class Difference(Part):
+    """How far two recipes are apart."""
+
+    value: float = Field(description="Mean over the seeds that both have.")
+    ci: Interval | None = Field(
+        description="95 % interval: Student's t over the differences, seed by seed; of a single seed the widest that the two "
+        "intervals of its held-out items allow, which hold nothing of what another training would change."
+    )
+
+
+class Ablated(Part):
+    """What an operation of a recipe is worth to a task: the whole recipe against the recipe without it."""
+
+    operation: str = Field(description="What was left out.", examples=["crop", "jitter", "jigsaw"])
+    label: str = Field(description="The name of the recipe without it, as the axis has it.", examples=["no crop"])
+    metric: str = Field(description="The task's: `accuracy` or `pixels`.")
+    cost: Difference = Field(
+        description="By how much the task is done worse without it, in its metric: what the accuracy loses, or the error gains. "
+        "Below 0 the recipe is better off without it."
+    )
+    nats: Difference | None = Field(description="How much more the views share without it, by I_NCE, in nats.")
+    saturated: bool = Field(description="One of the two readings of I_NCE is within a nat of its ceiling: `nats` may be off.")
+    seeds: int = Field(description="Seeds that both recipes have.")
+    p: float | None = Field(
+        description="Two-sided, that the cost is 0, by Student's t, times what Holm 1979 asks of so many operations of a task; "
+        "null of a single seed."
+    )
+
+
 class Curve(Part):
     """Mutual information against how well the tasks are done over a sweep, and what may be said of it."""
 
@@ -197,6 +243,10 @@ class Curve(Part):
         description="By task name, of each measure that was taken: `i_nce`, `task_information`, `nuisance` and those of "
         "`quality`. Null with fewer than 4 points, or where all are equal."
     )
+    ablation: dict[str, tuple[Ablated, ...]] | None = Field(
+        None, description="By task name, of a sweep that ablates: its operations, the costliest first; null of others."
+    )
+    ablation_words: dict[str, str] | None = Field(None, description="The same in a sentence for each task.")
 
 
 def trace(axis: spec.Axis, measurements: Sequence[Measurement]) -> Curve:
@@ -224,13 +274,24 @@ def trace(axis: spec.Axis, measurements: Sequence[Measurement]) -> Curve:
     - `flat`: neither half, nor the line through all, nor an analysis of variance between values finds anything.
     - `unclear`: anything else, a dip for example.
 
+    *Several tasks.* Within a task both lines must be significant, which needs no correction; each further task is one more chance
+    to be wrong. The shapes are each task's own at 5 %; `p_holm` says what is left of an inverted U among so many, and so do the
+    words where it is not below 5 %.
+
+    *More seeds.* Standard errors shrink with the root of the trainings: so many more bring the undecided line to a power of 80 %.
+
     *Sweet spot.* The maximum of a local quadratic fit over ranks (tricube weights, at most five values weigh in), reported as
     the nearest measured value; without an order, the best recipe. Its interval: residuals of the seeds about the means of their
-    values, inflated by sqrt(n / (n - 1)) and pooled, are resampled 2000 times onto the means; the 2.5 and 97.5 % quantiles of
-    the maximum are widened to half-way to the value's neighbours, since a sweep resolves no finer.
+    values, inflated by sqrt(n / (n - 1)) and pooled, are resampled 2000 times onto the means, and with them the held-out items,
+    which all values share, by the normal approximation to their bootstrap; the 2.5 and 97.5 % quantiles of the maximum are
+    widened to half-way to the value's neighbours, since a sweep resolves no finer. The values of a search crowd at the peak, and
+    most have one training: there it is the maximum that its Gaussian process expects, and the quantiles of that maximum's draws.
 
     *Predictors.* Spearman's rank correlation over the points, of means over the seeds, of each measure that needs no probe with
     each task; equal values share their mean rank.
+
+    *Ablation*, where the axis ablates. The whole recipe less the recipe without an operation, seed by seed: equal seeds have the
+    same items, labels and first weights. Student's t over these differences; Holm's correction over the operations of a task.
 
     Raises ValueError for a measurement that is not on the axis.
     """
@@ -245,9 +306,11 @@ def trace(axis: spec.Axis, measurements: Sequence[Measurement]) -> Curve:
     points = [_point(axis, index, group) for index, group in enumerate(at_value)]
     order = _information_order(axis, points)
     names = list(dict.fromkeys(name for group in at_value for measurement in group for name in measurement.tasks))
+    ablation = {name: _ablation(name, axis, at_value) for name in names} if axis.ablate else None
     verdicts, intervals = {}, {}
     for name in names:
         verdicts[name], intervals[name] = _judge(name, axis, points, at_value, order)
+    verdicts = _among(verdicts)
     if names and order.along_information and (interval := intervals[names[0]]):
         points = [_with_regime(point, position, interval) for point, position in zip(points, order.positions, strict=True)]
     return Curve(
@@ -261,6 +324,8 @@ def trace(axis: spec.Axis, measurements: Sequence[Measurement]) -> Curve:
         points=tuple(points),
         verdicts=verdicts,
         predictors={name: _predictors(name, points) for name in names},
+        ablation=ablation,
+        ablation_words=None if ablation is None else {name: _ablation_in_words(found) for name, found in ablation.items()},
     )
 
 
@@ -409,6 +474,8 @@ class _Task:
     positions: list[int]
     at: Floats
     ordered: bool
+    items: Floats | None
+    """[J, N]: what each held-out item scored at each position, mean over its trainings; None where that was not kept for all."""
 
     @property
     def subject(self) -> str:
@@ -442,21 +509,26 @@ def _judge(
             f"unclear: {so_far}{trainings} training{'s' * (trainings != 1)} at {values} value{'s' * (values != 1)}; "
             f"a verdict takes {LEAST_TRAININGS} at {least_values}"
         )
-        none = TwoLines(p_left=None, p_right=None, slope_left=None, slope_right=None, break_at=None)
+        none = TwoLines(p_left=None, p_right=None, slope_left=None, slope_right=None, break_at=None, p=None, p_holm=None, tasks=1)
+        lacking = math.ceil((LEAST_TRAININGS - trainings) / values) if values >= least_values else None
         return Verdict(
             metric=task.metric,
             shape="unclear",
             words=words,
             values=values,
             trainings=trainings,
+            more_seeds=lacking,
             two_lines=none,
             sweet_spot=None,
         ), None
     break_at, left, right = _two_lines(task)
     shape, reason = _shape(task, left, right)
+    more_seeds = _more_seeds(task, left, right) if shape == "unclear" and MORE in reason else None
+    if more_seeds is not None:
+        reason = reason.replace(MORE, f"run {more_seeds} more seed{'s' * (more_seeds != 1)}")
     spot = interval = None
     if shape == "inverted_u":
-        peak, interval = _peak(task)
+        peak, interval = _peak(task) if axis.search is None else _searched_peak(task, axis.search, order)
         best = next(points[index] for index in order.members(peak) if name in points[index].tasks)
         spot = _sweet_spot(name, best, order, interval)
         reason = _peak_in_words(axis, spot, task.metric, order.along_information)
@@ -468,15 +540,43 @@ def _judge(
         words=f"{shape.replace('inverted_u', 'inverted U').replace('half_u', 'half-U')}: {so_far}{reason}",
         values=values,
         trainings=trainings,
+        more_seeds=more_seeds,
         two_lines=TwoLines(
             p_left=left.p,
             p_right=right.p,
             slope_left=left.slope,
             slope_right=right.slope,
             break_at=order.axis_value(break_at) if task.ordered else break_at,
+            p=max(left.p, right.p) if left.slope > 0 > right.slope else 1.0,
+            p_holm=None,
+            tasks=1,
         ),
         sweet_spot=spot,
     ), interval
+
+
+def _among(verdicts: dict[str, Verdict]) -> dict[str, Verdict]:
+    """The verdicts of one curve, each told how many they are, with Holm's correction of the p of an inverted U."""
+    tested = {name: verdict.two_lines.p for name, verdict in verdicts.items() if verdict.two_lines.p is not None}
+    adjusted = _holm(tested)
+    found = {}
+    for name, verdict in verdicts.items():
+        p_holm = adjusted.get(name)
+        words = verdict.words
+        if verdict.shape == "inverted_u" and p_holm is not None and p_holm >= LEVEL:
+            words += f"; as one of {len(tested)} tasks judged it is not beyond doubt (p = {p_holm:.2g} by Holm)"
+        lines = verdict.two_lines.model_copy(update={"p_holm": p_holm, "tasks": len(verdicts)})
+        found[name] = verdict.model_copy(update={"words": words, "two_lines": lines})
+    return found
+
+
+def _holm(p: dict[str, float]) -> dict[str, float]:
+    """Each p adjusted for how many there are (Holm 1979)."""
+    adjusted, least = {}, 0.0
+    for rank, name in enumerate(sorted(p, key=lambda name: p[name])):
+        least = max(least, min(p[name] * (len(p) - rank), 1.0))
+        adjusted[name] = least
+    return adjusted
 
 
 def _task(name: str, at_value: Sequence[Sequence[Measurement]], order: _Order) -> _Task:
@@ -486,7 +586,20 @@ def _task(name: str, at_value: Sequence[Sequence[Measurement]], order: _Order) -
         found = [result.value for index in order.members(position) for result in _finite_results(at_value[index], name)]
         if found:
             groups[position] = -np.array(found) if metric in ERRORS else np.array(found)
-    return _Task(metric, list(groups.values()), list(groups), order.at[list(groups)], ordered=order.values is not None)
+    results = [[one for index in order.members(place) for one in _finite_results(at_value[index], name)] for place in groups]
+    items = _items(results)
+    if items is not None and metric in ERRORS:
+        items = -items
+    return _Task(metric, list(groups.values()), list(groups), order.at[list(groups)], order.values is not None, items)
+
+
+def _items(groups: Sequence[Sequence[TaskResult]]) -> Floats | None:
+    """[J, N]: the mean of each group's merits by item; None unless all have those of the same items."""
+    kept = [[result.merits for result in group if result.merits is not None] for group in groups]
+    complete = all(len(merits) == len(group) for merits, group in zip(kept, groups, strict=True))
+    if not complete or len({len(merits) for group in kept for merits in group}) != 1:
+        return None
+    return np.array([np.mean(merits, axis=0) for merits in kept], dtype=np.float64)
 
 
 def _shape(task: _Task, left: _Line, right: _Line) -> tuple[Shape, str]:
@@ -497,26 +610,42 @@ def _shape(task: _Task, left: _Line, right: _Line) -> tuple[Shape, str]:
     if signs == (-1, 1):
         return "unclear", f"a dip, {task.subject} falls and then rises as information rises"
     if (signs == (1, 0) and right.slope < 0 and right.p < LEANING) or (signs == (0, -1) and left.slope > 0 and left.p < LEANING):
-        return "unclear", f"perhaps an inverted U (p = {left.p:.2g} and {right.p:.2g}); run more seeds"
+        return "unclear", f"perhaps an inverted U (p = {left.p:.2g} and {right.p:.2g}); {MORE}"
     if signs == (1, 0) and right.p >= LEANING:
         return "half_u", f"{task.subject} rises with information and then levels off"
     if signs == (0, -1) and left.p >= LEANING:
         return "half_u", f"{task.subject} holds and then falls as information rises"
-    return _shape_without_a_turn(task, signs)
+    return _shape_without_a_turn(task, left, right)
 
 
-def _shape_without_a_turn(task: _Task, signs: tuple[int, int]) -> tuple[Shape, str]:
+def _shape_without_a_turn(task: _Task, left: _Line, right: _Line) -> tuple[Shape, str]:
+    signs = (left.sign, right.sign)
     whole = _line(*task.observations).sign
     if whole > 0 and min(signs) >= 0:
         return "rising", f"{task.subject} rises with information throughout"
     if whole < 0 and max(signs) <= 0:
         return "falling", f"{task.subject} falls as information rises throughout"
     between = _p_between_values(task)
+    if between is not None and between < LEVEL and left.slope < 0 < right.slope:
+        return "unclear", "the values differ, but rather as a dip than as a peak"
     if between is not None and between < LEVEL:
-        return "unclear", "the values differ, but not along one line or two; run more seeds"
+        return "unclear", f"the values differ, but not along one line or two; {MORE}"
     if between is not None and signs == (0, 0) and whole == 0:
         return "flat", "no difference between the values beyond the scatter of the seeds"
-    return "unclear", "run more seeds"
+    return "unclear", MORE
+
+
+def _more_seeds(task: _Task, left: _Line, right: _Line) -> int | None:
+    """How many more seeds at each value bring the lines that point at a shape, and are no proof of it yet, to a power of 80 %."""
+    lines = [left, right] if left.slope > 0 > right.slope else [_line(*task.observations)]
+    undecided = [line for line in lines if line.sign == 0]
+    if not task.ordered or not undecided:
+        return None
+    seeds = float(task.counts.mean())
+    least = min(abs(line.t) for line in undecided)
+    wanted = float(stdtrit(max(task.counts.sum() / 2 - 2, 2), 1 - LEVEL / 2)) + POWER_80
+    more = math.ceil(seeds * ((wanted / max(least, 1e-9)) ** 2 - 1))
+    return more if 0 < more <= MOST_SEEDS else None
 
 
 def _two_lines(task: _Task) -> tuple[float, _Line, _Line]:
@@ -577,10 +706,35 @@ def _peak(task: _Task) -> tuple[int, Interval]:
     means = np.empty((RESAMPLES, last + 1))
     for position, count in enumerate(task.counts):
         means[:, position] = task.means[position] + chance.choice(noise, (RESAMPLES, count)).mean(axis=1)
+    if task.items is not None:
+        means += _of_other_items(task.items, chance)
     low, high = np.quantile(grid[(means @ smoother.T).argmax(axis=1)], [0.025, 0.975])
     ends = np.clip([min(low, peak - 0.5), max(high, peak + 0.5)], 0, last)
     low, high = np.interp(ends, np.arange(last + 1), task.positions)
     return task.positions[peak], (float(low), float(high))
+
+
+def _of_other_items(items: Floats, chance: np.random.Generator) -> Floats:
+    """[R, J]: by how much the means at each position change with the held-out items drawn anew, the same ones for all."""
+    centred = items - items.mean(axis=1, keepdims=True)
+    levels, directions = np.linalg.eigh(centred @ centred.T / items.shape[1] ** 2)
+    draws = chance.standard_normal((RESAMPLES, len(items))) * np.sqrt(np.clip(levels, 0, None))
+    return np.asarray(draws @ directions.T)
+
+
+def _searched_peak(task: _Task, searched: spec.Search, order: _Order) -> tuple[int, Interval]:
+    """The same where the values were searched for."""
+    assert order.values is not None  # as a search has an order
+    values = order.values[task.positions]
+    trials = [search.Trial(float(value), score) for value, group in zip(values, task.groups, strict=True) for score in group]
+    other_items = None if task.items is None else (values, _of_other_items(task.items, np.random.default_rng(1)))
+    found = search.peak(searched, trials, 0.95, other_items)
+    assert found is not None  # as there are trainings enough for a verdict
+    nearest = int(np.abs(search.positions(searched, values) - search.positions(searched, [found.value])).argmin())
+    rising = np.argsort(order.values)
+    ends = sorted(np.interp(found.value_ci, order.values[rising], rising.astype(np.float64)))
+    at = float(task.positions[nearest])
+    return task.positions[nearest], (min(float(ends[0]), at), max(float(ends[1]), at))
 
 
 def _noise(task: _Task) -> Floats:
@@ -686,3 +840,104 @@ def _standardised(values: Floats) -> Floats:
     """With mean 0 and length 1, or all 0."""
     centred = values - values.mean()
     return np.asarray(centred / (np.linalg.norm(centred) or 1))
+
+
+# Ablation -------------------------------------------------------------------------------------------------------------
+
+
+def _ablation(name: str, axis: spec.Axis, at_value: Sequence[Sequence[Measurement]]) -> tuple[Ablated, ...]:
+    """The operations of a task by what they cost, the costliest first; those with a seed in common with the whole recipe."""
+    done = [_by_seed(name, group) for group in at_value]
+    if not done:
+        return ()
+    found = [
+        _ablated(name, label, [(done[0][seed], less[seed]) for seed in sorted(done[0].keys() & less.keys())])
+        for label, less in zip((axis.labels or ())[1:], done[1:], strict=True)
+        if done[0].keys() & less.keys()
+    ]
+    adjusted = _holm({one.label: one.p for one in found if one.p is not None})
+    corrected = [one.model_copy(update={"p": adjusted.get(one.label)}) for one in found]
+    return tuple(sorted(corrected, key=lambda one: -one.cost.value))
+
+
+def _by_seed(name: str, group: Sequence[Measurement]) -> dict[int, Measurement]:
+    known = [one for one in group if name in one.tasks]
+    return {one.seed: one for one in known if math.isfinite(one.tasks[name].value)}
+
+
+def _ablated(name: str, label: str, pairs: Sequence[tuple[Measurement, Measurement]]) -> Ablated:
+    """The whole recipe's measurements with those of the recipe without an operation, as pairs of one seed."""
+    metric = pairs[0][0].tasks[name].metric
+    sign = -1.0 if metric in ERRORS else 1.0
+    scores = [(whole.tasks[name], less.tasks[name]) for whole, less in pairs]
+    costs = np.array([sign * (whole.value - less.value) for whole, less in scores])
+    informed = [(whole, less) for whole, less in pairs if math.isfinite(whole.i_nce) and math.isfinite(less.i_nce)]
+    nats = np.array([less.i_nce - whole.i_nce for whole, less in informed])
+    return Ablated(
+        operation=label.removeprefix(spec.LESS),
+        label=label,
+        metric=metric,
+        cost=_difference(costs, _widest(sign, *scores[0])),
+        nats=_difference(nats, _widest_nats(*informed[0])) if informed else None,
+        saturated=any(one.saturated for pair in informed for one in pair),
+        seeds=len(pairs),
+        p=_p_of_mean(costs),
+    )
+
+
+def _difference(values: Floats, of_one: Interval | None) -> Difference:
+    interval = _t_interval(values.tolist()) if len(values) > 1 else of_one
+    if interval is not None and not all(math.isfinite(end) for end in interval):
+        interval = None
+    return Difference(value=float(values.mean()), ci=interval)
+
+
+def _widest(sign: float, whole: TaskResult, less: TaskResult) -> Interval | None:
+    if whole.ci is None or less.ci is None:
+        return None
+    low, high = sorted(sign * end for end in (whole.ci[0] - less.ci[1], whole.ci[1] - less.ci[0]))
+    return low, high
+
+
+def _widest_nats(whole: Measurement, less: Measurement) -> Interval:
+    half = 1.96 * (whole.i_nce_stderr + less.i_nce_stderr)
+    return less.i_nce - whole.i_nce - half, less.i_nce - whole.i_nce + half
+
+
+def _p_of_mean(values: Floats) -> float | None:
+    """Two-sided, that the mean is 0; None of a single value."""
+    if len(values) < 2:
+        return None
+    # differences that are all alike but for rounding are no proof of anything if they are 0
+    t = abs(values.mean()) / max(np.std(values, ddof=1) / math.sqrt(len(values)), 1e-12)
+    return float(2 * stdtr(len(values) - 1, -t))
+
+
+def _ablation_in_words(found: Sequence[Ablated]) -> str:
+    """The costliest operation, or that none can be told apart from nothing."""
+    if not found:
+        return "no recipe less an operation has been measured beside the whole one yet"
+    certain = [one for one in found if one.p is not None and one.p < LEVEL and one.cost.value > 0]
+    if certain:
+        first, *others = certain
+        more = f"; it costs something to leave out {_listed([one.operation for one in others])}, too" if others else ""
+        return f"{first.operation} is worth most: without it {_cost_in_words(first)}{more}"
+    first = found[0]
+    seeds = max(one.seeds for one in found)
+    scatter = f"beyond the scatter of {seeds} seeds" if seeds > 1 else "by a single seed, which has no scatter to compare with"
+    return (
+        f"of no operation can it be said that it costs anything to leave it out, {scatter}; {first.operation} comes first: "
+        + (f"without it {_cost_in_words(first)}")
+    )
+
+
+def _cost_in_words(one: Ablated) -> str:
+    subject, worse, better = ("the error", "grows", "falls") if one.metric in ERRORS else (one.metric, "falls", "grows")
+    unit = " pixels" if one.metric == "pixels" else ""
+    interval = f" ({one.cost.ci[0]:.3g} to {one.cost.ci[1]:.3g})" if one.cost.ci else ""
+    value = one.cost.value
+    return f"{subject} {worse} by {value:.3g}{unit}{interval}" if value >= 0 else f"{subject} {better} by {-value:.3g}{unit}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -7,6 +7,7 @@ to the same next ones wherever they are asked for. numpy and scipy only, no torc
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -78,19 +79,33 @@ def independent(search: spec.Search, trials: Sequence[Trial]) -> int:
     return max(_first_values(search) - sum(not trial.short for trial in trials), 0)
 
 
-def peak(search: spec.Search, trials: Sequence[Trial]) -> Peak | None:
-    """Where the peak is, by what was told so far, with its 90 % interval; None below five scores of whole trainings."""
+def peak(
+    search: spec.Search,
+    trials: Sequence[Trial],
+    level: float = LEVEL,
+    other_items: tuple[Floats, Floats] | None = None,
+) -> Peak | None:
+    """Where the peak is, by what was told so far, with its interval; None below five scores of whole trainings.
+
+    Draws of the curve hold what another training would change. `other_items`, as (values [J], changes [R, J]), are by how much
+    other held-out items would change the scores at these values, and widen the interval.
+    """
     told = [trial for trial in trials if trial.score is not None]
     if sum(not trial.short for trial in told) < FIRST_VALUES[0]:
         return None
     model = _Model(search, told)
     draws = model.draws()
+    if other_items is not None:
+        values, changes = other_items
+        at = positions(search, list(values))
+        rising = np.argsort(at)
+        draws = draws + np.array([np.interp(model.positions, at[rising], change[rising]) for change in changes[: len(draws)]])
     mean = model.mean()
     best = int(mean.argmax())
-    low, high = np.quantile(model.positions[draws.argmax(axis=1)], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(model.positions[draws.argmax(axis=1)], [(1 - level) / 2, (1 + level) / 2])
     low, high = min(low, model.positions[best]), max(high, model.positions[best])
-    values = [float(f"{model.value_at(position):.4g}") for position in (low, high)]
-    return Peak(model.grid[best], (max(values[0], search.low), min(values[1], search.high)), float(mean[best]))
+    ends = [float(f"{model.value_at(position):.4g}") for position in (low, high)]
+    return Peak(model.grid[best], (max(ends[0], search.low), min(ends[1], search.high)), float(mean[best]))
 
 
 def spent(search: spec.Search, trials: Sequence[Trial]) -> float:
@@ -107,7 +122,7 @@ def ended(search: spec.Search, trials: Sequence[Trial]) -> Literal["tolerance", 
 
 def share_of_range(search: spec.Search, interval: tuple[float, float]) -> float:
     """The width of an interval of values as a share of the search's range, on its scale."""
-    low, high = _positions(search, interval)
+    low, high = positions(search, interval)
     return float(high - low)
 
 
@@ -121,21 +136,21 @@ def _known_well_enough(search: spec.Search, trials: Sequence[Trial]) -> bool:
 def _next(search: spec.Search, begun: Sequence[Trial]) -> Trial | None:
     if ended(search, begun):
         return None
-    grid, count = search.grid(), _first_values(search)
-    design = [grid[place] for place in np.linspace(0, len(grid) - 1, count).round().astype(int)]
+    grid = search.grid()
+    design = [grid[place] for place in np.linspace(0, len(grid) - 1, _first_values(search)).round().astype(int)]
     if _to_be_short(search, begun):
         return Trial(design[len(begun)], short=True)
     whole = [trial for trial in begun if not trial.short]
-    if search.short is None and len(whole) < count:
-        return Trial(_outside_in(design)[len(whole)])
-    if search.short is not None and len(whole) < LEAST_FULL:
-        waits = any(trial.short and trial.pending for trial in begun)
-        return None if waits else Trial([_best_short(begun, design), design[0], design[-1]][len(whole)])
+    if len(whole) < (len(design) if search.short is None else LEAST_FULL):
+        if any(trial.short and trial.pending for trial in begun):
+            return None
+        first = _outside_in(design) if search.short is None else [_best_short(begun, design), design[0], design[-1]]
+        return Trial(first[len(whole)])
     if all(trial.score is None for trial in whole):
         return None  # nothing is known yet that could tell where
-    if search.trainings >= LEAST_FOR_A_VERDICT and spent(search, begun) >= (1 - FOR_THE_VERDICT) * search.trainings:
-        return Trial(min(_outside_in(design), key=lambda value: sum(trial.value == value for trial in whole)))
-    return Trial(_most_telling(search, begun))
+    repeats = search.trainings >= LEAST_FOR_A_VERDICT and spent(search, begun) >= (1 - FOR_THE_VERDICT) * search.trainings
+    fewest = min(_outside_in(design), key=lambda value: sum(trial.value == value for trial in whole))
+    return Trial(fewest if repeats else _most_telling(search, begun))
 
 
 def _to_be_short(search: spec.Search, trials: Sequence[Trial]) -> bool:
@@ -180,7 +195,7 @@ def _nearest(values: Sequence[float], value: float) -> float:
     return min(values, key=lambda other: abs(other - value))
 
 
-def _positions(search: spec.Search, values: Sequence[float]) -> Floats:
+def positions(search: spec.Search, values: Sequence[float] | Floats) -> Floats:
     """From 0 at the lowest value to 1 at the highest, on the search's scale."""
     at = np.array([search.low, search.high, *values])
     at = np.log(at) if search.scale == "log" else at
@@ -199,8 +214,8 @@ class _Model:
         self.search = search
         self.trials = list(trials)
         self.grid = list(search.grid())
-        self.positions = _positions(search, self.grid)
-        at = _positions(search, [trial.value for trial in trials])
+        self.positions = positions(search, self.grid)
+        at = positions(search, [trial.value for trial in trials])
         short = np.array([trial.short for trial in trials])
         scores = np.array([trial.score for trial in trials], dtype=np.float64)
         self._centre = scores[~short].mean() if (~short).any() else scores.mean()
@@ -209,7 +224,7 @@ class _Model:
         if short.any():
             y[short] = (scores[short] - scores[short].mean()) / (scores[short].std() or 1.0)
         likenesses = LIKENESSES if short.any() else (1.0,)
-        choices = np.array([(a, l, s, r) for a in LENGTHS for l in AMPLITUDES for s in NOISES for r in likenesses])
+        choices = np.array(list(product(LENGTHS, AMPLITUDES, NOISES, likenesses)))
         lengths, amplitudes, noises, alike = (column[:, None, None] for column in choices.T)
         same = np.where(short[:, None] == short[None], 1.0, alike)
         among = amplitudes**2 * same * _matern(at[:, None] - at[None], lengths)
@@ -235,10 +250,11 @@ class _Model:
         """[S, G]: curves as likely as what was told makes them."""
         chance = np.random.default_rng(0)
         counts = chance.multinomial(DRAWS, self._weights)
+        priors = {length: _matern(self.positions[:, None] - self.positions[None], length) for length in LENGTHS}
         curves = []
         for index in np.flatnonzero(counts):
             length, amplitude, _, _ = self._choices[index]
-            prior = amplitude**2 * _matern(self.positions[:, None] - self.positions[None], length)
+            prior = amplitude**2 * priors[length]
             covariance = prior - self._loadings[index].T @ self._loadings[index]
             root = np.linalg.cholesky(covariance + 1e-6 * amplitude**2 * np.eye(len(prior)))
             curves.append(self._means[index] + chance.standard_normal((counts[index], len(prior))) @ root.T)

@@ -15,7 +15,6 @@ from app.persistence import experiments
 from app.persistence.models import ACTIVE, Experiment, Sweep, SweepMember
 from ml.spec import ExperimentSpec
 
-
 BEGUN: dict[str, Any] = {"places": [], "peak": None, "told": 0, "spent": 0.0, "ended": None, "error": None}  # a new search
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pytest
-from scipy.stats import permutation_test, spearmanr
+from scipy.stats import permutation_test, spearmanr, ttest_1samp
 
 from ml import spec
 from ml.curve import Curve, Measurement, Predictor, TaskResult, trace
@@ -519,3 +519,197 @@ def test_regimes_follow_the_first_task() -> None:
     assert list(curve.verdicts) == ["knn", "classification"]
     assert curve.verdicts["classification"].shape == "inverted_u"
     assert {point.regime for point in curve.points} == {"unknown"}
+
+
+# Ablation -------------------------------------------------------------------------------------------------------------
+
+
+COSTS = {"crop": 0.08, "jitter": 0.05, "blur": 0.02, "flip": 0.0, "grayscale": -0.01}  # of accuracy, operations adding up
+NATS_SHED = {"crop": 1.5, "jitter": 0.8, "blur": 0.1, "flip": 0.0, "grayscale": 0.3}
+ABLATION = spec.Axis(
+    path="views",
+    ablate=True,
+    values=[{"kind": "augment", "less": name} for name in ("nothing", *COSTS)],
+    labels=["all of it", *(f"no {name}" for name in COSTS)],
+)
+
+
+def ablation(seeds: int = 5, sd: float = 0.003, chance: int = 0, metric: str = "accuracy") -> list[Measurement]:
+    """A task to which every operation adds its own; what a seed draws moves all recipes alike, and some of it each for itself."""
+    draw = np.random.default_rng(chance)
+    sign = -1 if metric == "pixels" else 1
+    measured = []
+    for seed in range(seeds):
+        level = 0.7 + 0.05 * draw.standard_normal()
+        for index, cost in enumerate((0.0, *COSTS.values())):
+            value = level - sign * cost + sd * draw.standard_normal()
+            nats = 1 + (0.0, *NATS_SHED.values())[index] + 0.02 * draw.standard_normal()
+            task = {"knn": TaskResult(value, (value - 0.03, value + 0.03), metric)}
+            measured.append(Measurement(f"exp_{index}_{seed}", index, seed, nats, 0.02, LOG_K, False, task))
+    return measured
+
+
+def test_operations_are_ranked_by_what_they_cost_and_costs_have_the_scatter_of_pairs() -> None:
+    curve = trace(ABLATION, ablation())
+    assert curve.ablation is not None
+    found = curve.ablation["knn"]
+    assert [one.operation for one in found] == ["crop", "jitter", "blur", "flip", "grayscale"]
+    assert [one.label for one in found][:2] == ["no crop", "no jitter"]
+    for one in found:
+        assert one.nats is not None
+        assert one.cost.value == pytest.approx(COSTS[one.operation], abs=0.006)
+        assert one.nats.value == pytest.approx(NATS_SHED[one.operation], abs=0.05)
+        assert one.cost.ci is not None and one.cost.ci[1] - one.cost.ci[0] < 0.03  # though the levels scatter by .05
+        assert one.seeds == 5
+    assert curve.ablation_words is not None
+    told = curve.ablation_words["knn"]
+    assert told.startswith("crop is worth most: without it accuracy falls by 0.07")
+    assert told.endswith("; it costs something to leave out jitter and blur, too")
+
+
+def test_an_ablations_interval_covers_the_cost_in_95_of_100() -> None:
+    covered = []
+    for chance in range(200):
+        found = trace(ABLATION, ablation(3, 0.02, chance)).ablation
+        assert found is not None
+        covered += [one.cost.ci[0] <= COSTS[one.operation] <= one.cost.ci[1] for one in found["knn"] if one.cost.ci]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
+
+
+def test_an_error_that_grows_without_an_operation_is_a_cost() -> None:
+    found, errors = (trace(ABLATION, ablation(metric=metric)).ablation for metric in ("accuracy", "pixels"))
+    assert found is not None and errors is not None
+    assert [one.operation for one in errors["knn"]] == [one.operation for one in found["knn"]]
+    assert errors["knn"][0].cost.value > 0
+
+
+def test_ablation_is_corrected_for_so_many_operations() -> None:
+    found = trace(ABLATION, ablation(3, 0.01)).ablation
+    assert found is not None
+    measured = {(one.index, one.seed): one.tasks["knn"].value for one in ablation(3, 0.01)}
+    alone = {
+        name: float(ttest_1samp([measured[0, seed] - measured[index, seed] for seed in range(3)], 0).pvalue)
+        for index, name in enumerate(COSTS, start=1)
+    }
+    ordered = sorted(alone, key=lambda name: alone[name])
+    corrected = np.maximum.accumulate([min(alone[name] * (5 - rank), 1) for rank, name in enumerate(ordered)])
+    assert {one.operation: one.p for one in found["knn"]} == pytest.approx(dict(zip(ordered, corrected, strict=True)))
+
+
+def test_where_nothing_costs_anything_no_operation_is_named_in_95_of_100() -> None:
+    idle = [Measurement(**{**vars(one), "tasks": {}}) for one in ablation(3)]
+    draw = np.random.default_rng(1)
+    words = []
+    for _ in range(200):
+        measured = [
+            Measurement(**{**vars(one), "tasks": {"knn": TaskResult(0.7 + 0.02 * draw.standard_normal())}}) for one in idle
+        ]
+        found = trace(ABLATION, measured).ablation_words
+        assert found is not None
+        words.append(found["knn"])
+    assert sum("is worth most" in told for told in words) <= 14  # 5 %, of one side at most, and chance
+    assert any(told.startswith("of no operation can it be said that it costs anything") for told in words)
+
+
+def test_a_single_seed_has_the_widest_interval_of_its_items_and_no_p() -> None:
+    measured = [one for one in ablation(1, sd=0) if one.index < 2]
+    curve = trace(ABLATION, measured)
+    assert curve.ablation is not None and curve.ablation_words is not None
+    (crop,) = curve.ablation["knn"]
+    assert crop.nats is not None and crop.nats.ci is not None
+    assert (crop.seeds, crop.p) == (1, None)
+    assert crop.cost.ci == pytest.approx((0.08 - 0.06, 0.08 + 0.06))
+    assert crop.nats.ci[1] - crop.nats.ci[0] == pytest.approx(2 * 1.96 * 0.04)
+    assert "by a single seed" in curve.ablation_words["knn"]
+
+
+def test_an_ablation_compares_seeds_that_both_recipes_have() -> None:
+    measured = [one for one in ablation(4) if (one.index, one.seed) not in {(0, 0), (1, 1)}]
+    found = trace(ABLATION, measured).ablation
+    assert found is not None
+    assert {one.operation: one.seeds for one in found["knn"]} == {"crop": 2, "jitter": 3, "blur": 3, "flip": 3, "grayscale": 3}
+    started = trace(ABLATION, [one for one in measured if one.index])
+    assert started.ablation == {"knn": ()}
+    assert trace(ABLATION, []).ablation == {}
+
+
+def test_only_a_sweep_that_ablates_has_an_ablation() -> None:
+    assert digits().ablation is None and digits().ablation_words is None
+
+
+# How sure that is -----------------------------------------------------------------------------------------------------
+
+
+def test_so_many_more_seeds_as_advised_settle_four_of_five_unclear_us() -> None:
+    axis = spec.Axis(path="views.sigma", values=SIGMAS)
+    sd, settled, advised = 0.05, 0, []
+    for chance in range(300):
+        few = simulate(ACCURACIES, NATS, 2, sd, chance)
+        verdict = trace(axis, few).verdicts["classification"]
+        if verdict.shape == "unclear" and verdict.more_seeds is not None and "perhaps an inverted U" in verdict.words:
+            assert f"run {verdict.more_seeds} more seed" in verdict.words
+            advised.append(verdict.more_seeds)
+            more = simulate(ACCURACIES, NATS, verdict.more_seeds + 2, sd, 1000 + chance)
+            settled += trace(axis, more).verdicts["classification"].shape == "inverted_u"
+    assert len(advised) >= 30
+    assert settled / len(advised) > 0.8 - 3 * math.sqrt(0.8 * 0.2 / len(advised))
+
+
+def test_no_seeds_are_advised_where_the_shape_is_clear_or_a_dip() -> None:
+    assert digits(sd=0.01).verdicts["classification"].more_seeds is None
+    dip = trace(spec.Axis(path="views.sigma", values=SIGMAS), simulate((0.85, 0.8, 0.75, 0.7, 0.75, 0.8, 0.85, 0.9), NATS))
+    assert dip.verdicts["classification"].more_seeds is None
+
+
+def test_seeds_are_counted_where_there_are_values_enough_and_too_few_trainings() -> None:
+    axis = spec.Axis(path="views.sigma", values=SIGMAS[:5])
+    verdict = trace(axis, simulate(ACCURACIES[:5], NATS[:5], seeds=1)).verdicts["classification"]
+    assert (verdict.shape, verdict.trainings, verdict.more_seeds) == ("unclear", 5, 1)
+
+
+def with_tasks(count: int, sd: float, chance: int) -> Curve:
+    """Tasks of their own scatter, on which nothing depends but the first."""
+    draw = np.random.default_rng(chance)
+    measured = []
+    for one in simulate(ACCURACIES, NATS, sd=sd, chance=chance):
+        others = {f"other {number}": TaskResult(0.5 + 0.01 * draw.standard_normal()) for number in range(count - 1)}
+        measured.append(Measurement(**{**vars(one), "tasks": one.tasks | others}))
+    return trace(spec.Axis(path="views.sigma", values=SIGMAS), measured)
+
+
+def test_p_of_an_inverted_u_is_the_larger_of_both_lines_and_holm_counts_the_tasks() -> None:
+    alone = with_tasks(1, 0.02, 1).verdicts["classification"].two_lines
+    assert alone.p_left is not None and alone.p_right is not None
+    assert alone.p == alone.p_holm == max(alone.p_left, alone.p_right) and alone.tasks == 1
+    among = with_tasks(5, 0.02, 1).verdicts
+    lines = among["classification"].two_lines
+    assert (lines.tasks, lines.p) == (5, alone.p)
+    ranked = sorted(verdict.two_lines.p or 0 for verdict in among.values())
+    assert lines.p_holm == pytest.approx(min(ranked[0] * 5, 1)) and lines.p == ranked[0]
+
+
+def test_an_inverted_u_that_many_tasks_put_in_doubt_says_so() -> None:
+    curves = [with_tasks(12, 0.035, chance).verdicts["classification"] for chance in range(40)]
+    found = [verdict for verdict in curves if verdict.shape == "inverted_u"]
+    doubtful = [verdict for verdict in found if (verdict.two_lines.p_holm or 0) >= 0.05]
+    assert doubtful and len(doubtful) < len(found)
+    assert all(("as one of 12 tasks judged" in verdict.words) == (verdict in doubtful) for verdict in found)
+
+
+def test_held_out_items_that_all_values_share_widen_the_peaks_interval_as_far_as_they_differ_between_values() -> None:
+    """Items that are as hard at every value cancel; those that only some values get right do not."""
+
+    def width(differ: float) -> float:
+        draw = np.random.default_rng(3)
+        hard = draw.random(200)
+        measured = []
+        for one in simulate(ACCURACIES, NATS, sd=0.004, chance=2):
+            (result,) = one.tasks.values()
+            own = draw.random(200)
+            merits = ((1 - differ) * hard + differ * own < np.quantile((1 - differ) * hard + differ * own, result.value)) * 1.0
+            measured.append(Measurement(**{**vars(one), "tasks": {"classification": TaskResult(result.value, merits=merits)}}))
+        spot = trace(spec.Axis(path="views.sigma", values=SIGMAS), measured).verdicts["classification"].sweet_spot
+        assert spot is not None and spot.value_ci is not None
+        return spot.value_ci[1] - spot.value_ci[0]
+
+    assert width(1.0) > 1.3 * width(0.0)
