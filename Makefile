@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint bench bench-mi bench-mi-seeds reproduce lock
+.PHONY: help setup demo test lint bench bench-mi bench-mi-seeds bench-search reproduce lock
 
 VENV := .venv
 READY := $(VENV)/.ready
@@ -50,6 +50,9 @@ bench-mi: $(READY) ## Set every estimator of mutual information beside what is k
 
 bench-mi-seeds: $(READY) ## The default estimators on many draws, also of what no rule was chosen on: an hour, resumable.
 	$(BIN)/python -m benchmarks.mi_seeds $(ARGS)
+
+bench-search: $(READY) ## What a search for the peak saves against a dense grid, and whether its intervals hold: resumable.
+	$(BIN)/python -m benchmarks.search $(ARGS)
 
 reproduce: $(READY) ## Trace the paper's curves on real data: hours, resumable; one family with reproduce-NAME.
 	$(BIN)/python -m benchmarks.reproduce $(ARGS)

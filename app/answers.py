@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from app import schemas
+from app import presets, schemas
 from app.persistence import datasets, sweeps
 from app.persistence.models import TERMINAL, Dataset, Experiment, MiEstimate, Preview, Sweep
 from app.persistence.sweeps import Member
@@ -40,6 +40,7 @@ def sweep_summary(row: Sweep, counts: Counter[str]) -> schemas.SweepSummary:
     """A sweep as lists show it, with its experiments counted by state."""
     base = f"/v1/sweeps/{row.id}"
     links = {name: f"{base}/{name}" for name in ("cancel", "retry")}
+    links |= {"report.html": f"{base}/report.html", "recipe": f"{base}/recipe"}
     curves = {f"curve.{suffix}": f"{base}/curve.{suffix}" for suffix in ("json", "csv", "svg", "png", "pdf", "vl.json")}
     return schemas.SweepSummary(
         id=row.id,
@@ -72,6 +73,7 @@ def sweep(row: Sweep, members: Sequence[Member], now: datetime) -> schemas.Sweep
         progress=schemas.SweepProgress(step=round(done, 3), total=total, eta_s=0 if finished else eta),
         experiments=[_member(member, places) for member in members],
         search=_search(row),
+        paper=presets.paper(row.spec.get("preset")),
         started_at=min(starts, default=None),
         finished_at=max(ends, default=row.created_at) if finished else None,
     )

@@ -99,6 +99,34 @@ def sweep(file: SpecArgument, wait: WaitOption = False, url: UrlOption = None) -
 
 
 @cli.command(rich_help_panel=_ASK)
+def presets(url: UrlOption = None) -> None:
+    """List the experiments that are ready to run, with their sizes and what those take here."""
+    from rich.console import Console  # noqa: PLC0415
+
+    from app import tables  # noqa: PLC0415
+
+    with _service(url) as service:
+        Console().print(tables.presets(service.catalog("presets")))
+
+
+@cli.command(rich_help_panel=_ASK)
+def preset(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="One of `sweetspot presets`.")],
+    size: Annotated[str | None, typer.Option(help="quick, standard or full.", show_default="standard")] = None,
+    dataset: Annotated[str | None, typer.Option(help="What to pretrain on.", show_default="the preset's")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="First seed.", show_default="the preset's")] = None,
+    wait: WaitOption = False,
+    url: UrlOption = None,
+) -> None:
+    """Queue a sweep that is ready to run: one of the paper's experiments, or another."""
+    sizes = ("quick", "standard", "full")
+    if size not in (None, *sizes):
+        raise typer.BadParameter(f"{', '.join(sizes)}, not {size}", param_hint="--size")
+    with _service(url) as service:
+        _queued(service, service.run_preset(name, size=size, dataset=dataset, seed=seed), wait)
+
+
+@cli.command(rich_help_panel=_ASK)
 def upload(
     file: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="A zip of images, or an npz.")],
     name: Annotated[str | None, typer.Option(help="A title.", show_default="the file's name")] = None,
@@ -189,6 +217,42 @@ def curve(
     with _service(url) as service:
         found = service.curve(id, format)
     output.write_bytes(found if isinstance(found, bytes) else _json(found).encode())
+    typer.echo(f"{output}")
+
+
+@cli.command(rich_help_panel=_ASK)
+def report(
+    id: Annotated[str, typer.Argument(metavar="ID", help="swp_...")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="A .html.")] = Path("report.html"),
+    url: UrlOption = None,
+) -> None:
+    """Write all of a sweep into one HTML file: question, answer, curve, views, and how to do it again."""
+    with _service(url) as service:
+        output.write_bytes(service.report(id))
+    typer.echo(f"{output}")
+
+
+@cli.command(rich_help_panel=_ASK)
+def recipe(
+    id: Annotated[str, typer.Argument(metavar="ID", help="swp_...")],
+    format: Annotated[str, typer.Option(help="torchvision, lightly or json.")] = "torchvision",
+    task: Annotated[str | None, typer.Option(help="The task that chooses.", show_default="the sweep's first")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="A file.", show_default="the terminal")] = None,
+    url: UrlOption = None,
+) -> None:
+    """Take the winning recipe of a sweep away: as Python that makes its views, or as a spec."""
+    from app.client import RecipeFormat  # noqa: PLC0415
+
+    formats: tuple[RecipeFormat, ...] = get_args(RecipeFormat)
+    if format not in formats:
+        raise typer.BadParameter(f"{', '.join(formats)}, not {format}", param_hint="--format")
+    with _service(url) as service:
+        found = service.recipe(id, format, task)
+    text = found if isinstance(found, str) else f"{_json(found)}\n"
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    output.write_text(text, encoding="utf-8")
     typer.echo(f"{output}")
 
 
@@ -353,8 +417,12 @@ def _show(service: "Sweetspot", found: "Json", console: "Console") -> None:
         "ckp": tables.checkpoint,
     }
     console.print(shown[kind](found))
-    if kind == "swp" and (predictors := tables.predictors(service.curve(found["id"]))).row_count:
-        console.print(predictors)
+    if kind == "swp":
+        curve = service.curve(found["id"])
+        shown_below = (tables.predictors(curve), tables.ablation(curve), tables.paper(found.get("paper")))
+        for table in shown_below:
+            if table.row_count:
+                console.print(table)
     if kind == "mie" and found["results"]:
         console.print(found["results"]["verdict"], soft_wrap=True, markup=False, highlight=False)
 

@@ -1,8 +1,8 @@
 """The Python client: every call is one of the REST API's, every answer is that API's JSON.
 
 with Sweetspot() as service:
-    sweep = service.wait(service.run_preset("digits-noise")["id"])
-    print(service.curve(sweep["id"])["verdicts"])
+    sweep = service.wait(service.run_preset("digits-noise")["id"], progress=True)
+    print(service.curve(sweep["id"]).verdict())
 """
 
 import json
@@ -16,10 +16,12 @@ from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, overload
+from urllib.parse import quote
 
 import httpx
 
 from app import runtime
+from app.curve import Curve
 from app.settings import settings
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 CurveFormat = Literal["json", "csv", "svg", "png", "pdf", "vl.json"]
+RecipeFormat = Literal["torchvision", "lightly", "json"]
 Sort = Literal["views", "datasets", "methods", "encoders", "tasks", "estimators", "presets"]
 Layout = Literal["class_folders", "photos", "array", "clips", "paired"]
 TERMINAL = frozenset({"succeeded", "failed", "cancelled", "ready", "rejected"})
@@ -105,6 +108,16 @@ class Event:
     id: int | None
 
 
+class Png(bytes):
+    """A picture, which a notebook shows."""
+
+    def __repr__(self) -> str:
+        return f"<PNG of {len(self)} bytes>"
+
+    def _repr_png_(self) -> bytes:
+        return bytes(self)
+
+
 class Sweetspot:
     """A running service.
 
@@ -143,9 +156,17 @@ class Sweetspot:
         sweep = self._create("/v1/sweeps", spec)
         return self.wait(sweep["id"]) if wait else sweep
 
-    def run_preset(self, name: str, *, seed: int | None = None, title: str | None = None, dataset: str | None = None) -> Json:
-        """Queue a preset as a sweep, from this first seed, under this title, on this dataset instead of its own."""
-        chosen = {"seed": seed, "name": title, "dataset": dataset}
+    def run_preset(
+        self,
+        name: str,
+        *,
+        size: Literal["quick", "standard", "full"] | None = None,
+        seed: int | None = None,
+        title: str | None = None,
+        dataset: str | None = None,
+    ) -> Json:
+        """Queue a preset as a sweep, in this size, from this first seed, under this title, on this dataset instead of its own."""
+        chosen = {"size": size, "seed": seed, "name": title, "dataset": dataset}
         return self._create(f"/v1/presets/{name}/run", {field: value for field, value in chosen.items() if value is not None})
 
     def upload(self, file: Path | BinaryIO, *, name: str | None = None, layout: Layout | None = None, wait: bool = False) -> Json:
@@ -189,7 +210,7 @@ class Sweetspot:
         """Queue a new experiment of the same spec, or a sweep's failed ones again."""
         return self._create(f"{_path(id)}/retry", {})
 
-    def preview(self, dataset: Mapping[str, Any], views: Mapping[str, Any], timeout: float = 120) -> bytes:
+    def preview(self, dataset: Mapping[str, Any], views: Mapping[str, Any], timeout: float = 120) -> Png:
         """A PNG of v1 | v2 pairs. Raises WaitTimeoutError where no worker made it in time."""
         deadline = time.monotonic() + timeout
         answer = self._send("POST", "/v1/previews", {"dataset": dict(dataset), "views": dict(views)}, creates=True, wait=10)
@@ -198,7 +219,7 @@ class Sweetspot:
             if left <= 0:
                 raise WaitTimeoutError(f"the preview is not there after {timeout:g} s; does a worker run?")
             answer = self._send("GET", answer.headers["Location"], wait=min(left, _LONGEST_WAIT))
-        return answer.content
+        return Png(answer.content)
 
     # What there is
 
@@ -232,27 +253,75 @@ class Sweetspot:
         return variants
 
     @overload
-    def curve(self, id: str, format: Literal["json"] = "json") -> Json: ...
+    def curve(self, id: str, format: Literal["json"] = "json", task: str | None = None) -> Curve: ...
     @overload
-    def curve(self, id: str, format: Literal["csv", "svg", "png", "pdf", "vl.json"]) -> bytes: ...
+    def curve(self, id: str, format: Literal["csv", "svg", "png", "pdf", "vl.json"], task: str | None = None) -> bytes: ...
     @overload
-    def curve(self, id: str, format: CurveFormat) -> Json | bytes: ...
-    def curve(self, id: str, format: CurveFormat = "json") -> Json | bytes:
-        """A sweep's curve, parsed if JSON, else the file."""
-        answer = self._send("GET", f"{_path(id)}/curve.{format}")
-        return answer.json() if format == "json" else answer.content
+    def curve(self, id: str, format: CurveFormat, task: str | None = None) -> Curve | bytes: ...
+    def curve(self, id: str, format: CurveFormat = "json", task: str | None = None) -> Curve | bytes:
+        """A sweep's curve, parsed if JSON, else the file; pictures are of this task alone, if one is named."""
+        answer = self._send("GET", f"{_path(id)}/curve.{format}", params={"task": task} if task else None)
+        return Curve(answer.json(), draw=lambda only: self._drawn(id, only)) if format == "json" else answer.content
 
-    def views(self, id: str) -> bytes:
+    def report(self, id: str) -> bytes:
+        """A sweep as one HTML file, which needs nothing beside it."""
+        return self._send("GET", f"{_path(id)}/report.html").content
+
+    @overload
+    def recipe(self, id: str, format: Literal["torchvision", "lightly"] = "torchvision", task: str | None = None) -> str: ...
+    @overload
+    def recipe(self, id: str, format: Literal["json"], task: str | None = None) -> Json: ...
+    @overload
+    def recipe(self, id: str, format: RecipeFormat, task: str | None = None) -> Json | str: ...
+    def recipe(self, id: str, format: RecipeFormat = "torchvision", task: str | None = None) -> Json | str:
+        """A sweep's winning recipe, for its first task or this one: as a Python file, or as JSON with a `spec` to submit."""
+        params = {"format": format} | ({"task": task} if task else {})
+        answer = self._send("GET", f"{_path(id)}/recipe", params=params)
+        return answer.json() if format == "json" else answer.text
+
+    def views(self, id: str) -> Png:
         """A PNG of the view pairs as a succeeded experiment's encoder saw them."""
-        return self._send("GET", f"{_path(id)}/preview.png").content
+        return Png(self._send("GET", f"{_path(id)}/preview.png").content)
+
+    def metrics(self, id: str, *names: str) -> list[Json]:
+        """What was measured during an experiment's current attempt: `name`, `step` and `value`; only these names, if any."""
+        points: list[Json] = self._send("GET", f"{_path(id)}/metrics", params={"name": names} if names else None).json()["data"]
+        return points
+
+    def logs(self, id: str, attempt: int | None = None) -> str:
+        """What an experiment's attempt printed, the current one by default."""
+        return self._send("GET", f"{_path(id)}/logs", params=None if attempt is None else {"attempt": str(attempt)}).text
+
+    def artifacts(self, id: str) -> list[Json]:
+        """The files that a succeeded experiment left: `name`, `media_type`, `size` and `sha256` of each."""
+        files: list[Json] = self._json("GET", f"{_path(id)}/artifacts")["data"]
+        return files
+
+    def artifact(self, id: str, name: str) -> bytes:
+        """One of an experiment's files."""
+        return self._send("GET", f"{_path(id)}/artifacts/{quote(name, safe='')}").content
+
+    def reproduce(self, id: str) -> Json:
+        """All that is needed to come to an experiment's numbers again: spec, versions, seeds, data hashes, hardware."""
+        return self._json("GET", f"{_path(id)}/reproduce")
 
     # What happens to it
 
-    def wait(self, id: str, timeout: float | None = None, on_change: Callable[[Json], None] | None = None) -> Json:
+    def wait(
+        self,
+        id: str,
+        timeout: float | None = None,
+        on_change: Callable[[Json], None] | None = None,
+        progress: bool = False,
+    ) -> Json:
         """The experiment, sweep, dataset or estimate once it is finished; `on_change` is told of every change within a second.
 
-        Raises WaitTimeoutError.
+        With `progress` there are bars in a terminal or a notebook, else a line every few seconds. Raises WaitTimeoutError.
         """
+        if progress:
+            from app.progress import follow  # noqa: PLC0415 - who watches nothing need not load it
+
+            return follow(self, id, timeout=timeout, on_change=on_change)
         deadline = None if timeout is None else time.monotonic() + timeout
         seen: Json | None = None
         while True:
@@ -312,6 +381,10 @@ class Sweetspot:
         answer: Json = self._send(method, path, wait=wait).json()
         return answer
 
+    def _drawn(self, id: str, task: str | None) -> Json | None:
+        """The service's drawing of a curve as Vega-Lite; None once the connections were let go."""
+        return None if self._http.is_closed else json.loads(self.curve(id, "vl.json", task))
+
     def _list(self, path: str, filters: Mapping[str, str]) -> Iterator[Json]:
         page: Json = {"next_cursor": None, "has_more": True}
         while page["has_more"]:
@@ -325,7 +398,7 @@ class Sweetspot:
         path: str,
         body: Any = None,
         *,
-        params: Mapping[str, str] | None = None,
+        params: Mapping[str, str | Sequence[str]] | None = None,
         creates: bool = False,
         wait: float = 0,
     ) -> httpx.Response:

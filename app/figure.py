@@ -10,7 +10,7 @@ import json
 import math
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, pairwise
 from typing import Any, Literal, NamedTuple
 
@@ -33,6 +33,7 @@ INK, QUIET, FAINT = "#222222", "#666666", "#e6e6e6"
 # Okabe and Ito 2008, told apart by colour-blind readers; orange is kept for the sweet spot
 COLOURS = ("#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#000000")
 SPOT = "#d55e00"
+PARTS = {"about the label": "#0072b2", "nuisance": "#c9c2b4"}
 SHADES = {"missing information": "#a9c7e0", "sweet spot": "#f7b27f", "excess noise": "#b9b2a6"}
 
 
@@ -65,6 +66,42 @@ def figure(curve: Curve, title: str, task: str | None = None) -> Specification:
             )
         )
     )
+
+
+def information(curve: Curve, title: str) -> Specification:
+    """What the views share, split: the part about the label and the nuisance as stacked bars in nats, with I_NCE marked.
+
+    The parts are estimates, and one of them may come out below 0: it then hangs below the line, and not off the top of the other.
+    Points that were not split have their I_NCE alone.
+    """
+    import altair as alt  # noqa: PLC0415
+
+    points, plane = _over_the_axis(curve)
+    bars = [bar for place, point in enumerate(points) for bar in _parts(point, place, _symbol(curve))]
+    dots = list(_marked(points))
+    ends = [0.0, *(end for bar in bars for end in (bar["y"], bar["y2"]))]
+    low, high = min(*plane.y, 1.1 * min(ends)), max(*plane.y, 1.05 * max(ends))
+    plane = replace(plane, y=(low, high), height=STACKED_HEIGHT, y_title="Nats")
+    layers = [
+        _chart([{"x": plane.x[0], "x2": plane.x[1], "y": 0}]).mark_rule(color=QUIET).encode(**plane.axes("x", "y"), x2="x2:Q")
+    ]
+    if bars:
+        colour = alt.Color("part:N", scale=alt.Scale(domain=list(PARTS), range=list(PARTS.values())))
+        wide = max(min(WIDTH / len(points) * 0.62, 56), 1)
+        bar = (
+            _chart(bars)
+            .mark_bar(size=wide, opacity=1)
+            .encode(**plane.axes("x", "y"), y2="y2:Q", color=colour, description="said:N")
+        )
+        layers.append(bar)
+    layers += _ceiling(plane, curve)
+    marked = _Plot(tasks=[], colours={"": INK}, named=False, dots=dots, plane=plane, last=True)
+    layers += _marks(marked, _symbol(curve))
+    if not dots:
+        layers.append(_text(plane, [(sum(plane.x) / 2, sum(plane.y) / 2, "no measurements yet")], fontSize=14, color=QUIET))
+    says = alt.TitleParams(title or "What the views share", subtitle=list(_parts_in_words(points, bars)), offset=14)
+    chart = alt.layer(*layers).resolve_scale(color="independent", stroke="independent")
+    return _styled(chart.properties(width=WIDTH, height=plane.height, title=says))
 
 
 def views_picture(rows: Sequence[tuple[str, bytes]]) -> Specification:
@@ -107,8 +144,24 @@ def render(specification: Specification, form: Format) -> bytes:
     return vl_convert.vegalite_to_pdf(specification)
 
 
+def without_verdict(curve: Curve) -> str:
+    """What is said in the place of a verdict where there is none."""
+    measured = any(point.i_nce is not None for point in curve.points)
+    return "there is no task, and so no sweet spot: this is only how much the views share" if measured else "no verdict yet"
+
+
 def to_csv(curve: Curve) -> str:
-    """One row a point, five columns a task; the numbers of the points are those of the curve's JSON, digit for digit."""
+    """One row a point, five columns a task and four more of an ablation; the numbers are those of the JSON, digit for digit."""
+    head, rows = table(curve)
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows([_cell(cell) for cell in row] for row in rows)
+    return out.getvalue()
+
+
+def table(curve: Curve) -> tuple[list[str], list[list[Any]]]:
+    """The names of the columns, and a row for each point; None where nothing is known."""
     head = [
         "value",
         "label",
@@ -125,9 +178,10 @@ def to_csv(curve: Curve) -> str:
     ]
     for name in curve.verdicts:
         head += [name, f"{name}_low", f"{name}_high", f"{name}_seeds", f"{name}_metric"]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*head, "experiments"])
+    costs = {name: {one.label: one for one in found} for name, found in (curve.ablation or {}).items()}
+    for name in costs:  # what leaving an operation out costs the task
+        head += [f"{name}_cost", f"{name}_cost_low", f"{name}_cost_high", f"{name}_cost_p"]
+    rows = []
     for point in curve.points:
         cells: list[Any] = [point.value, point.label, point.i_nce, *(point.i_nce_ci or (None, None)), point.log_k]
         cells += [point.saturated, point.low, point.task_information, point.nuisance]
@@ -135,8 +189,11 @@ def to_csv(curve: Curve) -> str:
         for name in curve.verdicts:
             result = point.tasks.get(name)
             cells += [result.value, *(result.ci or (None, None)), result.seeds, result.metric] if result else [None] * 5
-        writer.writerow([*(_cell(cell) for cell in cells), " ".join(point.experiments)])
-    return out.getvalue()
+        for found in costs.values():
+            one = found.get(point.label)
+            cells += [one.cost.value, *(one.cost.ci or (None, None)), one.p] if one else [None] * 4
+        rows.append([*cells, " ".join(point.experiments)])
+    return [*head, "experiments"], rows
 
 
 def _cell(value: Any) -> str:
@@ -265,14 +322,52 @@ def _plots(curve: Curve, tasks: Sequence[str]) -> list[_Plot]:
 
 
 def _information(curve: Curve) -> _Plot:
-    """I_NCE over the axis of the sweep, whose values stand side by side in their order."""
+    """I_NCE over the axis of the sweep."""
+    points, plane = _over_the_axis(curve)
+    return _Plot(tasks=[], colours={"": COLOURS[0]}, named=False, dots=list(_marked(points)), plane=plane, last=True)
+
+
+def _marked(points: Sequence[Point]) -> Iterator[_Dot]:
+    for place, point in enumerate(points):
+        if point.i_nce is not None:
+            yield _Dot(point, "", place, point.i_nce, None, point.i_nce_ci)
+
+
+def _over_the_axis(curve: Curve) -> tuple[Sequence[Point], _Plane]:
+    """The points side by side in their order, and where they stand: nats over the places 0, 1, ... that their labels name."""
     points = sorted(curve.points, key=lambda point: point.value) if curve.axis.ordered else curve.points  # type: ignore[arg-type,return-value]
-    dots = [
-        _Dot(point, "", place, point.i_nce, None, point.i_nce_ci) for place, point in enumerate(points) if point.i_nce is not None
-    ]
     names = tuple(point.label for point in points)
-    plane = _Plane((-0.5, len(names) - 0.5), _nats(curve), HEIGHT, _symbol(curve), INFORMATION, names)
-    return _Plot(tasks=[], colours={"": COLOURS[0]}, named=False, dots=dots, plane=plane, last=True)
+    return points, _Plane((-0.5, max(len(names), 1) - 0.5), _nats(curve), HEIGHT, _symbol(curve), INFORMATION, names)
+
+
+def _parts(point: Point, place: int, symbol: str) -> Iterator[Row]:
+    """The two bars of a point. What is above 0 stands on what else is above 0, what is below hangs below what else is."""
+    if point.task_information is None or point.nuisance is None:
+        return
+    ends = {True: 0.0, False: 0.0}
+    for part, nats in zip(PARTS, (point.task_information, point.nuisance), strict=True):
+        start = ends[nats >= 0]
+        ends[nats >= 0] = start + nats
+        named = f"{symbol} {point.label}" if isinstance(point.value, int | float) else point.label
+        yield {
+            "x": place,
+            "y": start,
+            "y2": start + nats,
+            "part": part,
+            "nats": nats,
+            "said": f"{named}: {part} {_cell(nats)} nats",
+        }
+
+
+def _parts_in_words(points: Sequence[Point], bars: Sequence[Row]) -> Iterator[str]:
+    if not bars:
+        measured = any(point.i_nce is not None for point in points)
+        yield "not split: the items have no classes by which it could be" if measured else "no measurements yet"
+        return
+    saturated = " · ○ saturated: at least" if any(point.saturated for point in points) else ""
+    yield f"bars: the parts about the label and not about it · dots: I_NCE with its 95 % interval{saturated}"
+    if any(bar["nats"] < 0 for bar in bars):
+        yield "a part below 0 is the error of an estimate: no information is negative"
 
 
 def _layers(plot: _Plot, curve: Curve) -> list[Any]:
@@ -283,8 +378,8 @@ def _layers(plot: _Plot, curve: Curve) -> list[Any]:
         *_ceiling(plane, curve),
         *_drops(plot, spots),
         *_path(plot, joined=curve.axis.ordered),
-        *_marks(plot),
-        *_sweet_spots(plot, spots),
+        *_marks(plot, _symbol(curve)),
+        *_sweet_spots(plot, spots, _symbol(curve)),
         *_labels(plot, spots, _symbol(curve)),
     ]
     if not dots:
@@ -295,8 +390,7 @@ def _layers(plot: _Plot, curve: Curve) -> list[Any]:
 def _words(curve: Curve, tasks: Sequence[str]) -> Iterator[str]:
     """The verdicts in lines, each after its task where there are several."""
     if not curve.verdicts:
-        measured = any(point.i_nce is not None for point in curve.points)
-        yield "there is no task, and so no sweet spot: this is only how much the views share" if measured else "no verdict yet"
+        yield without_verdict(curve)
     for task in tasks if curve.verdicts else ():
         words = curve.verdicts[task].words.replace(f" {curve.axis.name} ", f" {_symbol(curve)} ")
         yield from textwrap.wrap(f"{task}: {words}" if len(tasks) > 1 else words, 100)
@@ -456,8 +550,8 @@ def _colour(plot: _Plot) -> Any:
     return alt.Color("task:N", scale=scale, legend=alt.Legend(symbolOpacity=1) if plot.named else None)
 
 
-def _marks(plot: _Plot) -> Iterator[Any]:
-    """Intervals as thin bars and a dot at each point, hollow where I_NCE is saturated."""
+def _marks(plot: _Plot, symbol: str) -> Iterator[Any]:
+    """Intervals as thin bars and a dot at each point, hollow where I_NCE is saturated, with its numbers as the SVG's text."""
     if not plot.dots:
         return
     plane, colour = plot.plane, _colour(plot)
@@ -466,7 +560,7 @@ def _marks(plot: _Plot) -> Iterator[Any]:
     full: list[Row] = []
     hollow: list[Row] = []
     for dot in plot.dots:
-        row = {"x": dot.x, "y": dot.y, "task": dot.task, "label": dot.point.label}
+        row = {"x": dot.x, "y": dot.y, "task": dot.task, "label": dot.point.label, "said": _said(dot.point, dot.task, symbol)}
         (hollow if dot.point.saturated else full).append(row)
         if dot.up:
             up.append({"x": dot.x, "y": plane.clipped(dot.up[0]), "y2": plane.clipped(dot.up[1]), "task": dot.task})
@@ -479,10 +573,29 @@ def _marks(plot: _Plot) -> Iterator[Any]:
     if across:
         yield _chart(across).mark_rule(strokeWidth=1.3, opacity=0.8).encode(**axes, x2="x2:Q", color=colour)
     if full:
-        yield _chart(full).mark_point(filled=True, size=62, opacity=1).encode(**axes, color=colour)
+        yield _chart(full).mark_point(filled=True, size=62, opacity=1).encode(**axes, color=colour, description="said:N")
     if hollow:
         style = {"filled": True, "fill": "white", "size": 62, "strokeWidth": 1.8, "opacity": 1}
-        yield _chart(hollow).mark_point(**style).encode(**axes, stroke=_stroke(plot))
+        yield _chart(hollow).mark_point(**style).encode(**axes, stroke=_stroke(plot), description="said:N")
+
+
+def _said(point: Point, task: str, symbol: str) -> str:
+    """The numbers of a point as the curve's JSON has them, digit for digit: what the SVG says where the picture shows a mark."""
+    least = "at least " if point.saturated else ""
+    said = [f"I_NCE {least}{_with_interval(point.i_nce, point.i_nce_ci)} nats, log K {_cell(point.log_k)}"]
+    if task:
+        result = point.tasks[task]
+        unit = " px" if result.metric in ERRORS else ""
+        seeds = f"{result.seeds} seed{'s' * (result.seeds != 1)}"
+        said.append(f"{task} {_with_interval(result.value, result.ci)}{unit}, {seeds}")
+    if point.task_information is not None:
+        said.append(f"about the label {_cell(point.task_information)} nats, nuisance {_cell(point.nuisance)} nats")
+    named = f"{symbol} {point.label}" if isinstance(point.value, int | float) else point.label
+    return f"{named}: {'; '.join(said)}"
+
+
+def _with_interval(value: float | None, interval: Interval | None) -> str:
+    return _cell(value) + (f" ({_cell(interval[0])} to {_cell(interval[1])})" if interval else "")
 
 
 def _stroke(plot: _Plot) -> Any:
@@ -492,12 +605,15 @@ def _stroke(plot: _Plot) -> Any:
     return alt.Stroke("task:N", scale=scale, legend=None)
 
 
-def _sweet_spots(plot: _Plot, spots: dict[str, SweetSpot]) -> Iterator[Any]:
+def _sweet_spots(plot: _Plot, spots: dict[str, SweetSpot], symbol: str) -> Iterator[Any]:
     """Large dots, in a rim of their task's colour where there are several."""
     for task, spot in spots.items():
-        mark = _chart([{"x": spot.i_nce, "y": spot.accuracy}])
+        between = f" ({_cell(spot.value_ci[0])} to {_cell(spot.value_ci[1])})" if spot.value_ci else ""
+        said = f"sweet spot of {task}: {symbol} {spot.label}{between}, I_NCE {_with_interval(spot.i_nce, spot.i_nce_ci)} nats"
+        mark = _chart([{"x": spot.i_nce, "y": spot.accuracy, "said": f"{said}, {task} {_cell(spot.accuracy)}"}])
         rim = {"stroke": plot.colours[task], "strokeWidth": 2.5} if plot.named else {"stroke": "white", "strokeWidth": 1.5}
-        yield mark.mark_point(filled=True, size=170, color=SPOT, opacity=1, **rim).encode(**plot.plane.axes("x", "y"))
+        large = mark.mark_point(filled=True, size=170, color=SPOT, opacity=1, **rim)
+        yield large.encode(**plot.plane.axes("x", "y"), description="said:N")
 
 
 # Labels that do not lie on each other ---------------------------------------------------------------------------------

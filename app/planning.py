@@ -14,9 +14,10 @@ from app.errors import FieldError, Invalid, StateConflict
 from app.persistence import checkpoints, hardware, workers
 from app.persistence.datasets import Named
 from app.persistence.models import Experiment
+from app.preset_documents import Size
 from app.presets import Preset
 from app.problems import field_errors
-from app.schemas import Cost, PresetRun
+from app.schemas import Cost, PresetRun, PresetSize
 from ml.spec import (
     WHOLE,
     Dataset,
@@ -26,6 +27,7 @@ from ml.spec import (
     Search,
     SpecError,
     SweepSpec,
+    ablated,
     expand,
     resolve,
     tried,
@@ -56,13 +58,20 @@ def plan(session: Session, spec: ExperimentSpec) -> ExperimentSpec:
         raise Invalid.field(error.pointer, error.message) from None
 
 
-def plan_sweep(session: Session, sweep: SweepSpec) -> tuple[SweepSpec, list[tuple[int, ExperimentSpec]]]:
-    """The resolved sweep and its resolved trainings, with one arithmetic for all. Raises Invalid with the fields at fault."""
-    precision = _precision(session)
+def plan_sweep(
+    session: Session, sweep: SweepSpec, precision: Literal["float32", "bfloat16"] | None = None
+) -> tuple[SweepSpec, list[tuple[int, ExperimentSpec]]]:
+    """The resolved sweep and its resolved trainings, with one arithmetic for all, the workers' unless it is known.
+
+    Raises Invalid with the fields at fault.
+    """
+    precision = precision or _precision(session)
     named = Named(session)
     if sweep.axis.search is not None:
         return _plan_search(session, sweep, sweep.axis.search, named, precision)
     trainings = []
+    if sweep.axis.ablate:
+        sweep = _with_recipes(sweep, named)
     if sweep.base.seed + sweep.seeds - 1 > HIGHEST_SEED:
         raise Invalid.field("/base/seed", f"at most {HIGHEST_SEED} less the other {sweep.seeds - 1} seeds, not {sweep.base.seed}")
     try:
@@ -76,6 +85,15 @@ def plan_sweep(session: Session, sweep: SweepSpec) -> tuple[SweepSpec, list[tupl
         detail = f"{sweep.axis.path}: {found[0].message}"
         raise Invalid(detail, errors=found) from None
     return sweep.model_copy(update={"base": _resolved_base(sweep, trainings[0][1], precision)}), trainings
+
+
+def _with_recipes(sweep: SweepSpec, named: Named) -> SweepSpec:
+    """A sweep that ablates, with the recipes that it compares. Raises Invalid with the field at fault."""
+    try:
+        known = None if named.awaited(sweep.base) else facts(sweep.base.dataset, "/base/dataset").channels
+        return ablated(sweep, known)
+    except SpecError as error:
+        raise Invalid.field(error.pointer, error.message) from None
 
 
 def _plan_search(
@@ -142,14 +160,33 @@ def _in_search(sweep: SweepSpec, name: str, pointer: str) -> str:
 
 
 def plan_preset(session: Session, preset: Preset, run: PresetRun) -> tuple[SweepSpec, list[tuple[int, ExperimentSpec]]]:
-    """The same for a preset. Raises Invalid at `/dataset`, the one field of a run that a preset may not fit."""
-    sweep = preset.sweep if run.dataset is None else preset.on(run.dataset)
+    """The same for a preset. Raises Invalid at `/dataset` or `/size`, the fields of a run that a preset may not fit."""
+    sweep = preset.at(run.size) if run.dataset is None else preset.on(run.dataset, run.size)
     base = sweep.base if run.seed is None else sweep.base.model_copy(update={"seed": run.seed})
     try:
         return plan_sweep(session, sweep.model_copy(update={"base": base, "name": run.name or sweep.name}))
     except Invalid as error:
         found = tuple(FieldError("/dataset", _of_preset(item)) for item in error.errors)
         raise Invalid(found[0].message, errors=found) from None
+
+
+def sizes_of_preset(session: Session, preset: Preset, dataset: str | None = None) -> dict[Size, PresetSize]:
+    """What each size of a preset takes; without a cost, and why, where it cannot be run as things stand."""
+    found: dict[Size, PresetSize] = {}
+    precision = _precision(session)
+    for size in preset.documents:
+        sweep = preset.at(size) if dataset is None else preset.on(dataset, size)
+        estimate, reason = None, None
+        try:  # each value once: seeds cost alike
+            _, once = plan_sweep(session, sweep.model_copy(update={"seeds": 1}), precision)
+            of_one = cost(session, *(training for _, training in once))
+            seconds = float(f"{of_one.seconds * sweep.seeds:.3g}")
+            estimate = Cost(trainings=of_one.trainings * sweep.seeds, seconds=seconds, basis=of_one.basis)
+        except (Invalid, StateConflict) as error:
+            reason = error.detail
+        trainings = estimate.trainings if estimate else len(ablated(sweep).axis.values) * sweep.seeds
+        found[size] = PresetSize(trainings=trainings, cost=estimate, reason=reason, differs=preset.differs.get(size))
+    return found
 
 
 def cost(session: Session, *specs: ExperimentSpec) -> Cost:

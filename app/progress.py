@@ -1,6 +1,8 @@
-"""Waiting for an experiment or a sweep where somebody watches: live bars on a terminal, a line now and then elsewhere."""
+"""Waiting for an experiment or a sweep where somebody watches: live bars on a terminal or in a notebook, lines elsewhere."""
 
 import time
+from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 from rich.console import Console
@@ -21,11 +23,24 @@ _STAGES = {
 }
 
 
-def follow(service: Sweetspot, id: str, console: Console) -> Json:
-    """The experiment, sweep, dataset or estimate once it is finished."""
-    view: _Bars | _Lines = _Bars(console) if console.is_terminal else _Lines(console)
+def follow(
+    service: Sweetspot,
+    id: str,
+    console: Console | None = None,
+    timeout: float | None = None,
+    on_change: Callable[[Json], None] | None = None,
+) -> Json:
+    """The experiment, sweep, dataset or estimate once it is finished; `on_change` is told of changes, too."""
+    console = console or Console(stderr=True)
+    view: _Bars | _Lines = _Bars(console) if _redraws(console) else _Lines(console)
+
+    def show(found: Json) -> None:
+        view.show(found)
+        if on_change:
+            on_change(found)
+
     with view:
-        return service.wait(id, on_change=view.show)
+        return service.wait(id, timeout, show)
 
 
 class _Bars:
@@ -42,6 +57,7 @@ class _Bars:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._progress.refresh()  # in a notebook rich would end with what it drew last
         self._progress.stop()
 
     def show(self, found: Json) -> None:
@@ -86,6 +102,11 @@ class _Lines:
         self._console.print(
             _summary(found, running=True) if "counts" in found else f"{found['id']} {_stage(found)}", highlight=False
         )
+
+
+def _redraws(console: Console) -> bool:
+    """Whether what was printed can be replaced; rich does so in a notebook by ipywidgets."""
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
 
 
 def duration(seconds: float) -> str:

@@ -304,6 +304,25 @@ class Reproduce(BaseModel):
     command: str
 
 
+class PaperNumber(BaseModel):
+    """A published number, read from a source."""
+
+    label: str = Field(description="The value of the axis that it belongs to, as the axis or its labels name it.")
+    task: str | None = Field(description="The task of the sweep that comes nearest; null where it is no task's.")
+    metric: str = Field(description="`accuracy`, or `sweet_spot`: where on the axis the peak lies.")
+    value: float = Field(description="Accuracies as shares, as everywhere here.")
+    setting: str = Field(description="What it was measured on.")
+
+
+class Paper(BaseModel):
+    """What was published on the experiment that a preset repeats."""
+
+    source: str
+    finding: str
+    numbers: list[PaperNumber] = Field([], description="Only such as were read from a source; often there are none.")
+    note: str | None = Field(None, description="Why there are no numbers, or what to mind in comparing them.")
+
+
 class SweepCounts(BaseModel):
     """Experiments of a sweep by state."""
 
@@ -386,6 +405,7 @@ class Sweep(SweepSummary):
     progress: SweepProgress
     experiments: list[SweepMember]
     search: SearchState | None = Field(None, description="Where the axis is searched; null where its values are listed.")
+    paper: Paper | None = Field(None, description="What was published, where the sweep comes from a preset that repeats it.")
     started_at: datetime | None
     finished_at: datetime | None
 
@@ -539,6 +559,28 @@ class PresetRun(BaseModel):
         pattern=DATASET_NAME,
         description="What to pretrain on instead of the preset's own dataset, for example an upload, `ds_…`.",
     )
+    size: Literal["quick", "standard", "full"] = Field(
+        "standard",
+        description="`quick`: minutes on two cores. `full`: as published, for GPUs. Not every preset has all: "
+        "`GET /v1/catalog/presets`.",
+    )
+
+
+class PresetSize(BaseModel):
+    """What a size of a preset takes, and in what it is not as published."""
+
+    trainings: int
+    cost: Cost | None = Field(description="Null where it cannot be run as things stand.")
+    reason: str | None = Field(description="Why there is no cost: usually a dataset that is not there.")
+    differs: str | None = Field(description="In what it is not as the paper's experiment; null where it is none of the paper's.")
+
+
+class PresetDryRun(SweepDryRun):
+    """What a run of a preset would queue, and what its other sizes would take; nothing was queued."""
+
+    size: str
+    sizes: dict[str, PresetSize]
+    paper: Paper | None
 
 
 class Variant(BaseModel):

@@ -60,12 +60,16 @@ def sweep(found: Json) -> RenderableType:
     counts = found["counts"]
     table.add_row("counts", ", ".join(f"{count} {state}" for state, count in counts.items() if count))
     axis = found["spec"]["axis"]
+    for name, words in _search(found.get("search")):
+        table.add_row(name, Text(words))
     members = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in (axis["path"], "seed", "experiment", "state", ""):
         members.add_column(column)
     for member in found["experiments"]:
         progress = member["progress"]
         note = f"{progress['stage']} {progress['step']}/{progress['total'] or '?'}" if member["state"] == "running" else ""
+        if found.get("search") and found["search"]["places"][member["index"]]["short"]:
+            note = f"short {note}".rstrip()
         note = "reused" if member["reused"] else member["error"]["message"] if member["error"] else note
         label = axis["labels"][member["index"]] if axis.get("labels") else in_words(member["value"])
         members.add_row(Text(label), str(member["seed"]), member["id"], _state(member["state"]), Text(note))
@@ -82,6 +86,46 @@ def predictors(curve: Json) -> Table:
         table.add_column(Text(name))
     for measure in dict.fromkeys(measure for name in tasks for measure in known[name]):
         table.add_row(measure, *(_correlation(known[name].get(measure)) for name in tasks))
+    return table
+
+
+def ablation(curve: Json) -> Table:
+    """What leaving out each operation of a recipe costs each task; empty of a sweep that does not ablate, or is at its start."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption="what leaving an operation out costs; ± are 95 %, p after Holm")
+    for column in ("task", "operation", "cost", "p", "nats more"):
+        table.add_column(column)
+    for name, of_task in (curve.get("ablation") or {}).items():
+        for one in of_task:
+            p = "-" if one["p"] is None else f"{one['p']:.2g}"
+            nats = _apart(one["nats"]) if one["nats"] else "-"
+            table.add_row(Text(name), one["operation"], f"{_apart(one['cost'])} {one['metric']}", p, nats)
+    return table
+
+
+def paper(found: Json | None) -> Table:
+    """The published numbers of the experiment that a preset repeats; empty where there are none."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=f"published: {found['source']}" if found else None)
+    for column in ("", "task", "published", "on"):
+        table.add_column(column)
+    for number in found["numbers"] if found else ():
+        value = f"{number['metric'].replace('_', ' ')} {number['value']:.3g}"
+        table.add_row(Text(number["label"]), Text(number["task"] or ""), value, Text(number["setting"]))
+    return table
+
+
+def presets(found: Iterable[Json]) -> Table:
+    """The presets, a line for each size, with what it takes on one worker."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("preset", no_wrap=True)
+    for column in ("size", "trainings", "one worker", "what it asks, and why it cannot be run"):
+        table.add_column(column)
+    for one in found:
+        for index, (size, takes) in enumerate(one["sizes"].items()):
+            told = one["description"] if index == 0 else ""
+            if takes["reason"]:
+                told += f"{' ' if told else ''}[{size}: {takes['reason']}]"
+            cost = _duration(takes["cost"]["seconds"]) if takes["cost"] else "-"
+            table.add_row("" if index else one["name"], size, str(takes["trainings"]), cost, Text(told))
     return table
 
 
@@ -217,6 +261,26 @@ def _bound(estimate: Json) -> str:
     return side + (f": {estimate['caution']}" if estimate["caution"] else "")
 
 
+_WHY_ENDED = {
+    None: "goes on",
+    "tolerance": "ended: the peak is known as well as was asked",
+    "trainings": "ended: its trainings are spent",
+    "cancelled": "was cancelled",
+    "failed": "failed",
+}
+
+
+def _search(found: Json | None) -> Iterator[tuple[str, str]]:
+    if found is None:
+        return
+    error = f": {found['error']}" if found["error"] else ""
+    yield "search", f"{_WHY_ENDED[found['reason']]}{error}; {found['spent']:g} of {found['trainings']} trainings begun"
+    if peak := found["peak"]:
+        low, high = peak["value_ci"]
+        between = f"with {peak['level']:.0%} between {low:.3g} and {high:.3g}"
+        yield "peak", f"of {peak['task']} near {peak['value']:.3g}, {between}; {peak['accuracy']:.3f} is expected there"
+
+
 def _information(found: Json | None) -> Iterator[tuple[str, str]]:
     """What the views share and keep of each target."""
     if not found or found["target"] is None:
@@ -234,6 +298,19 @@ def _information(found: Json | None) -> Iterator[tuple[str, str]]:
             yield "missing", f"{lost}, of the {missing['x']['value']:.3f} nats that items tell of {target}: {verdict}"
             if missing["x"]["caution"]:
                 yield "reference", missing["x"]["caution"]
+
+
+def _apart(found: Json) -> str:
+    """A difference with its interval's half-width."""
+    half = f" ± {(found['ci'][1] - found['ci'][0]) / 2:.3f}" if found["ci"] else ""
+    return f"{round(found['value'], 3) + 0.0:+.3f}{half}"  # no -0.000
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _correlation(found: Json | None) -> str:

@@ -502,7 +502,7 @@ def _carry_out(study_name: str, study: Study, dataset: str | None, workers: int,
     print(f"{name}: {len(trainings) + len(references)} trainings, {len(missing)} to do", flush=True)
     FOLDER.mkdir(exist_ok=True)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        running = {pool.submit(_train, spec.model_dump_json()): key for key, spec in missing.items()}
+        running = {pool.submit(train, spec.model_dump_json()): key for key, spec in missing.items()}
         for future in as_completed(running):
             line = {"key": running[future], **future.result()}
             done[line["key"]] = line
@@ -543,7 +543,7 @@ def _key(spec: Any) -> str:
     return hashlib.sha256(json.dumps(identity(spec), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _train(document: str) -> Json:
+def train(document: str) -> Json:
     """In a process of its own: one training, and what is kept of it."""
     import torch  # noqa: PLC0415
 

@@ -924,11 +924,10 @@ def _ablation_in_words(found: Sequence[Ablated]) -> str:
         return f"{first.operation} is worth most: without it {_cost_in_words(first)}{more}"
     first = found[0]
     seeds = max(one.seeds for one in found)
-    scatter = f"beyond the scatter of {seeds} seeds" if seeds > 1 else "by a single seed, which has no scatter to compare with"
-    return (
-        f"of no operation can it be said that it costs anything to leave it out, {scatter}; {first.operation} comes first: "
-        + (f"without it {_cost_in_words(first)}")
-    )
+    said = "a single seed does not tell what it costs to leave an operation out"
+    if seeds > 1:
+        said = f"leaving out no operation costs anything beyond the scatter of {seeds} seeds"
+    return f"{said}; {first.operation} comes first: without it {_cost_in_words(first)}"
 
 
 def _cost_in_words(one: Ablated) -> str:

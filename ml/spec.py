@@ -1410,8 +1410,8 @@ def ablated(sweep: SweepSpec, channels: int | None = None) -> SweepSpec:
         return sweep
     found = _recipes_to_compare(sweep.base, axis.path, None if axis.values else channels)
     if axis.values:
-        given = dict(zip(axis.labels or (), axis.values, strict=True))
-        if next(iter(given)) != WHOLE_RECIPE or any(found.get(label) != value for label, value in given.items()):
+        given = list(zip(axis.labels or (), axis.values, strict=True))
+        if given[0][0] != WHOLE_RECIPE or any(found.get(label) != value for label, value in given):
             raise SpecError("/axis/values", "these are not the base's recipe less its operations; with ablate leave values out")
         return sweep
     if len(found) * sweep.seeds > MOST_TRAININGS:

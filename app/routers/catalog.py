@@ -6,9 +6,12 @@ from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, Path
 from pydantic import BaseModel
+from sqlalchemy.orm import Session
 
 from app import datasets, schemas
-from app.presets import PRESETS
+from app.dependencies import SessionDep
+from app.planning import sizes_of_preset
+from app.presets import PRESETS, paper
 from ml import spec
 
 router = APIRouter(prefix="/v1/catalog", tags=["catalog"])
@@ -35,11 +38,13 @@ UNIONS: dict[Sort, Any] = {
 
 
 @router.get("/{sort}", response_model=schemas.Catalog)
-def get_catalog(sort: Annotated[Sort, Path(description="What to list.")]) -> Any:
+def get_catalog(sort: Annotated[Sort, Path(description="What to list.")], session: SessionDep) -> Any:
     """What can be asked for: view families, datasets, methods, encoders, tasks, estimators, presets."""
     if sort in UNIONS:
         return {"data": [_variant(model) for model in _members(UNIONS[sort])]}
-    return {"data": list({Sort.DATASETS: _datasets, Sort.ESTIMATORS: _estimators, Sort.PRESETS: _presets}[sort]())}
+    if sort is Sort.PRESETS:
+        return {"data": list(_presets(session))}
+    return {"data": list({Sort.DATASETS: _datasets, Sort.ESTIMATORS: _estimators}[sort]())}
 
 
 def _members(union: Any) -> tuple[type[BaseModel], ...]:
@@ -70,8 +75,17 @@ def _estimators() -> Iterator[dict[str, Any]]:
         yield {"name": name, **facts.model_dump(), "unit": "nats", "schema": schema}
 
 
-def _presets() -> Iterator[dict[str, Any]]:
+def _presets(session: Session) -> Iterator[dict[str, Any]]:
+    """With what each size takes here, and what was published."""
     schema = schemas.PresetRun.model_json_schema()
     for name, preset in PRESETS.items():
         sweep = preset.sweep.model_dump(mode="json", exclude_unset=True)
-        yield {"name": name, "description": preset.description, "sweep": sweep, "schema": schema}
+        found = paper(name)
+        yield {
+            "name": name,
+            "description": preset.description,
+            "sweep": sweep,
+            "sizes": {size: takes.model_dump(mode="json") for size, takes in sizes_of_preset(session, preset).items()},
+            "paper": found and found.model_dump(mode="json"),
+            "schema": schema,
+        }

@@ -88,7 +88,7 @@ def service() -> Iterator[Service]:
 def test_help_lists_the_commands_and_loads_nothing_heavy(sweetspot: Sweetspot) -> None:
     shown = sweetspot("--help")
     assert shown.status == 0
-    commands = ("up", "demo", "submit", "sweep", "status", "curve", "preview", "api", "worker", "migrate")
+    commands = ("up", "demo", "submit", "sweep", "preset", "presets", "status", "curve", "preview", "api", "worker", "migrate")
     assert all(f" {command} " in shown.stdout for command in commands)
     heavy = "{'torch', 'numpy', 'httpx', 'sqlalchemy', 'pydantic', 'yaml', 'psycopg', 'redis'}"
     code = f"import sys, app.cli; print(sorted({heavy} & sys.modules.keys()))"
@@ -192,6 +192,30 @@ def test_status_shows_a_sweep(sweetspot: Sweetspot, service: Service) -> None:
     assert json.loads(sweetspot("status", "swp_1", "--json", "--url", service.url).stdout) == service.answer
 
 
+def test_a_preset_is_run_in_the_size_asked_for(sweetspot: Sweetspot, service: Service) -> None:
+    service.answer = {"id": "swp_1", "state": "queued"}
+    asked = ("preset", "fig5-crop", "--size", "quick", "--dataset", "digits", "--seed", "4")
+    done = sweetspot(*asked, "--url", service.url)
+    assert (done.status, done.stdout) == (0, "swp_1 queued\n")
+    assert sweetspot("preset", "fig5-crop", "--url", service.url).status == 0
+    assert service.bodies == [{"size": "quick", "dataset": "digits", "seed": 4}, {}]
+    assert sweetspot("preset", "fig5-crop", "--size", "huge", "--url", service.url).status == 2
+
+
+def test_presets_are_listed_with_their_sizes_and_what_those_take(sweetspot: Sweetspot, service: Service) -> None:
+    service.status = 200
+    cost = {"trainings": 14, "seconds": 290.0, "basis": "reference rates"}
+    quick = {"trainings": 14, "cost": cost, "reason": None, "differs": "small"}
+    full = {"trainings": 21, "cost": None, "reason": "'stl10' is not there", "differs": "large"}
+    crop = {"name": "fig5-crop", "description": "How small?", "sizes": {"quick": quick, "full": full}}
+    service.answer = {"data": [crop]}
+    done = sweetspot("presets", "--url", service.url)
+    assert done.status == 0
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert ["fig5-crop", "quick", "14", "5", "min", "How", "small?"] in rows
+    assert "[full: 'stl10' is not there]" in done.stdout
+
+
 def test_a_curve_is_written_in_the_format_of_its_suffix(sweetspot: Sweetspot, service: Service, tmp_path: Path) -> None:
     service.status, service.answer = 200, b"<svg/>"
     assert sweetspot("curve", "swp_1", "-o", tmp_path / "c.svg", "--url", service.url).status == 0
@@ -199,6 +223,25 @@ def test_a_curve_is_written_in_the_format_of_its_suffix(sweetspot: Sweetspot, se
     service.answer = {"points": []}
     assert sweetspot("curve", "swp_1", "-o", tmp_path / "c.json", "--url", service.url).status == 0
     assert json.loads((tmp_path / "c.json").read_text()) == {"points": []}
+
+
+def test_a_report_is_written_as_it_comes(sweetspot: Sweetspot, service: Service, tmp_path: Path) -> None:
+    service.status, service.answer = 200, b"<!doctype html>"
+    assert sweetspot("report", "swp_1", "-o", tmp_path / "r.html", "--url", service.url).status == 0
+    assert (tmp_path / "r.html").read_bytes() == b"<!doctype html>"
+
+
+def test_a_recipe_is_printed_or_written(sweetspot: Sweetspot, service: Service, tmp_path: Path) -> None:
+    service.status, service.answer = 200, b"import torch\n"
+    done = sweetspot("recipe", "swp_1", "--url", service.url)
+    assert (done.status, done.stdout) == (0, "import torch\n")
+    file = tmp_path / "recipe.py"
+    assert sweetspot("recipe", "swp_1", "--format", "lightly", "-o", file, "--url", service.url).stdout == f"{file}\n"
+    assert file.read_text() == "import torch\n"
+    service.answer = {"spec": {"seed": 0}}
+    done = sweetspot("recipe", "swp_1", "--format", "json", "--task", "knn", "--url", service.url)
+    assert json.loads(done.stdout) == service.answer
+    assert sweetspot("recipe", "swp_1", "--format", "keras").status == 2
 
 
 def test_a_preview_takes_the_dataset_and_the_views_of_a_spec(sweetspot: Sweetspot, service: Service, tmp_path: Path) -> None:

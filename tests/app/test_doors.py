@@ -19,4 +19,4 @@ def test_the_api_starts_without(loaded: set[str], module: str) -> None:
 
 
 def test_of_the_science_it_loads_the_vocabulary_and_the_curve(loaded: set[str]) -> None:
-    assert {name for name in loaded if name.startswith("ml.")} == {"ml.spec", "ml.curve"}
+    assert {name for name in loaded if name.startswith("ml.")} == {"ml.spec", "ml.curve", "ml.search"}

@@ -33,7 +33,7 @@ def is_alive(pid: int) -> bool:
 
 
 def until(fact: Callable[[], bool]) -> bool:
-    """Whether it becomes true; seen once is enough, since a process has no command line for an instant while it becomes another."""
+    """Whether it becomes true; once is enough: a process has no command line for the instant in which it becomes another."""
     deadline = time.monotonic() + 30
     while not (seen := fact()) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -110,7 +110,8 @@ def lead_on(body: Any) -> None:
     if isinstance(body, dict) and "axis" in body:
         body["base"]["dataset"]["name"] = "digits"
         body["axis"]["path"] = "name"
-        body["axis"]["values"] = [str(value)[:200] for value in body["axis"]["values"]]
+        if body["axis"].get("values"):
+            body["axis"]["values"] = [str(value)[:200] for value in body["axis"]["values"]]
 
 
 # What people read

@@ -169,7 +169,7 @@ REFUSED: list[tuple[Json, str, str]] = [
     ({"axis": AXIS | {"path": "seed"}}, "/axis/path", "`seeds`"),
     ({"axis": AXIS | {"path": "Views.sigma"}}, "/axis/path", "pattern"),
     ({"axis": AXIS | {"path": ""}}, "/axis/path", "at least 1"),
-    ({"axis": AXIS | {"values": []}}, "/axis/values", "at least 1"),
+    ({"axis": AXIS | {"values": []}}, "/axis", "an axis needs values"),
     ({"axis": AXIS | {"values": 0.5}}, "/axis/values", "valid tuple"),
     ({"axis": AXIS | {"values": [0.5, -1]}}, "/axis/values/1", "greater than or equal to 0"),
     ({"axis": AXIS | {"values": [0.5, "much"]}}, "/axis/values/1", "number"),

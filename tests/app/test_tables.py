@@ -111,3 +111,22 @@ def test_predictors_of_each_task_stand_beside_each_other() -> None:
     assert ["lidar", "+0.86,", "p", "=", "0.014,", "8", "values", "-"] in shown
     assert ["rankme", "-", "+0.86,", "p", "=", "0.014,", "8", "values"] in shown
     assert tables.predictors({"predictors": {"none": {"i_nce": None}}}).row_count == 0
+
+
+def test_what_operations_cost_stands_in_a_table_and_of_other_sweeps_nothing() -> None:
+    axis = spec.Axis(path="views", ablate=True, values=[{"kind": "crop"}, {"kind": "noise"}], labels=["all of it", "no crop"])
+    measured = [
+        Measurement(f"exp_{index}_{seed}", index, seed, 1.0 + index, 0.1, 6.0, False, {"knn": TaskResult(0.8 - 0.1 * index)})
+        for index in range(2)
+        for seed in range(2)
+    ]
+    shown = printed(tables.ablation(trace(axis, measured).model_dump(mode="json")))
+    assert "crop" in shown and "+0.100" in shown and "+1.000" in shown and "accuracy" in shown
+    assert tables.ablation(trace(spec.Axis(path="views.sigma", values=[1]), []).model_dump(mode="json")).row_count == 0
+
+
+def test_published_numbers_stand_in_a_table_with_their_source() -> None:
+    number = {"label": "0.2", "task": None, "metric": "sweet_spot", "value": 0.2, "setting": "c of a crop"}
+    shown = printed(tables.paper({"source": "a paper", "finding": "a U", "numbers": [number], "note": None}))
+    assert "sweet spot 0.2" in shown and "c of a crop" in shown and "published: a paper" in shown
+    assert tables.paper(None).row_count == 0

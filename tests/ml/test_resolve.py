@@ -433,3 +433,99 @@ def test_modes_and_targets_of_learned_views_can_be_swept_over() -> None:
         sweep = spec.SweepSpec.model_validate({"base": base, "axis": {"path": path, "values": values}, "seeds": 1})
         found = [getattr(asked.views, path.partition(".")[2]) for _, asked in spec.expand(sweep)]
         assert found == values
+
+
+# Recipes less an operation --------------------------------------------------------------------------------------------
+
+
+def ablating(views: dict[str, Any], path: str = "views", seeds: int = 1, **parts: Any) -> spec.SweepSpec:
+    base = {"dataset": {"name": "cifar10"}, "views": views, **parts}
+    return spec.SweepSpec.model_validate({"base": base, "axis": {"path": path, "ablate": True}, "seeds": seeds})
+
+
+@pytest.mark.parametrize(
+    ("views", "path", "method", "operations"),
+    [
+        (
+            {"kind": "augment", "recipe": "infomin"},
+            "base",
+            {"kind": "infomin"},
+            ["crop", "flip", "jitter", "blur", "RandAugment", "grayscale", "jigsaw"],
+        ),
+        ({"kind": "augment"}, "base", {"kind": "pirl", "jigsaw_weight": 0}, ["crop", "flip", "jitter", "grayscale"]),
+        ({"kind": "augment"}, "views", {"kind": "infomin"}, ["crop", "flip", "jitter", "grayscale"]),
+        (
+            {"kind": "augment", "recipe": "byol"},
+            "views",
+            {"kind": "simclr"},
+            ["crop", "flip", "jitter", "blur", "grayscale", "solarizing"],
+        ),
+        (
+            {"kind": "augment", "rotate_p": 1, "cutout_p": 0.5, "crop_scale_min": 1},
+            "views",
+            {"kind": "simclr"},
+            ["flip", "rotation", "jitter", "grayscale", "cutout"],
+        ),
+        (
+            {"kind": "color_split", "before": {"kind": "augment", "jitter": 0}},
+            "views",
+            {"kind": "cmc"},
+            ["crop", "flip", "grayscale"],
+        ),
+        ({"kind": "noise"}, "views", {"kind": "simclr"}, ["noise"]),
+        ({"kind": "crop"}, "base", {"kind": "simclr"}, ["crop"]),
+    ],
+)
+def test_a_recipe_is_compared_with_itself_less_each_operation_that_is_on(
+    views: dict[str, Any], path: str, method: dict[str, Any], operations: list[str]
+) -> None:
+    sweep = spec.ablated(ablating(views, path, method=method))
+    assert sweep.axis.labels == ("all of it", *(f"no {name}" for name in operations))
+    trained = [spec.resolve(training, lambda dataset, _: FACTS[dataset.name]) for _, training in spec.expand(sweep)]
+    assert len(trained) == len({training.model_dump_json() for training in trained}) == len(operations) + 1
+    whole = ExperimentSpec.model_validate({"dataset": {"name": "cifar10"}, "views": views, "method": method})
+    assert spec.identity(trained[0]) == spec.identity(spec.resolve(whole, lambda dataset, _: FACTS[dataset.name]))
+    stored = spec.SweepSpec.model_validate_json(sweep.model_dump_json())
+    assert spec.ablated(stored) == stored
+
+
+def test_an_operation_is_left_out_of_both_views() -> None:
+    sweep = spec.ablated(ablating({"kind": "augment", "recipe": "byol"}))
+    for (_, training), label in zip(spec.expand(sweep), sweep.axis.labels or (), strict=True):
+        views = training.views
+        assert isinstance(views, spec.Augment)
+        chances = [(getattr(views, field), getattr(views.of_v2, field)) for field in ("blur_p", "solarize_p")]
+        assert chances == {
+            "no blur": [(0, 0), (0, 0.2)],
+            "no solarizing": [(1, 0.1), (0, 0)],
+        }.get(label, [(1, 0.1), (0, 0.2)])
+
+
+def test_grayscale_is_no_operation_on_images_that_are_grey() -> None:
+    assert "no grayscale" not in (spec.ablated(ablating({"kind": "augment"}), channels=1).axis.labels or ())
+    assert "no grayscale" in (spec.ablated(ablating({"kind": "augment"}), channels=3).axis.labels or ())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values, labels: (values[1:], labels[1:]),
+        lambda values, labels: (values, [labels[0], labels[2], labels[1], *labels[3:]]),
+        lambda values, labels: ([values[0], {"kind": "noise"}, values[1]], [*labels[:2], labels[1]]),
+    ],
+    ids=["the whole is missing", "other names", "another recipe"],
+)
+def test_values_that_are_not_the_base_s_recipes_are_refused(change: Any) -> None:
+    sweep = spec.ablated(ablating({"kind": "augment"}))
+    values, labels = change(list(sweep.axis.values), list(sweep.axis.labels or ()))
+    axis = spec.Axis(path="views", ablate=True, values=values, labels=labels)
+    with pytest.raises(SpecError, match="leave values out") as refusal:
+        spec.ablated(sweep.model_copy(update={"axis": axis}))
+    assert refusal.value.pointer == "/axis/values"
+
+
+def test_an_ablation_has_at_most_so_many_trainings() -> None:
+    everything = {f"{name}_p": 0.5 for name in ("rotate", "blur", "solarize", "cutout")} | {"randaugment_n": 2}
+    with pytest.raises(SpecError, match="10 recipes times 101 seeds") as refusal:
+        spec.ablated(ablating({"kind": "augment", **everything}).model_copy(update={"seeds": 101}))
+    assert refusal.value.pointer == "/seeds"
