@@ -1,21 +1,23 @@
 """`/v1/sweeps`, and the curves they trace."""
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Path, Query, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from sqlalchemy import func, select
 
-from app import answers, planning, schemas, tracing
+from app import answers, planning, recipes, schemas, tracing
+from app import datasets as available
 from app.dependencies import OnceDep, RingDep, SessionDep, SliceDep, WaitDep
 from app.errors import Invalid
 from app.persistence import datasets, files, sweeps
-from app.persistence.models import TERMINAL, Sweep
+from app.persistence.models import TERMINAL, Experiment, Sweep
 from ml import curve
-from ml.spec import WHOLE, SweepSpec
+from ml.spec import WHOLE, ExperimentSpec, SweepSpec
 
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"])
 SweepId = Annotated[str, Path(alias="id", pattern="^swp_[0-9a-f]{32}$", description="`swp_…`")]
@@ -44,6 +46,11 @@ MEDIA_TYPES = {
 OBJECT = {"schema": {"type": "object"}}
 CURVES = {
     200: {"content": {kind: OBJECT if kind.endswith("json") else BINARY for kind in [*MEDIA_TYPES.values()][1:]}},
+}
+PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+RECIPES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/x-python": {"schema": {"type": "string"}}}},
+    409: {"description": "Nothing has finished yet.", "content": PROBLEM},
 }
 DRY_RUN = {"model": schemas.SweepDryRun, "description": "With `dry_run`: what would be queued."}
 TaskQuery = Annotated[str | None, Query(max_length=60, description="Draw this task alone; the numbers are of all.")]
@@ -136,6 +143,59 @@ def get_curve_as(
     return _curve(session, sweep_id, format, task)
 
 
+@router.get("/{id}/report.html", response_class=HTMLResponse)
+def get_report(sweep_id: SweepId, session: SessionDep, request: Request) -> Any:
+    """The question, the answer, the curve, the views and how to do it again: one HTML file that needs nothing beside it."""
+    row = sweeps.get(session, sweep_id)
+    members = sweeps.members(session, row)
+    traced = tracing.curve_of(row, members)
+    from app import report  # noqa: PLC0415 - drawing is slow to import
+
+    finished = {member.experiment.id: member.experiment for member in members if member.experiment.state == "succeeded"}
+    found = report.Sources(
+        sweep=_answer(session, row),
+        curve=traced,
+        title=_title(session, row),
+        dataset=datasets.title(session, row.spec["base"]["dataset"]["name"]),
+        specs={id: experiment.spec for id, experiment in finished.items()},
+        results={id: experiment.results or {} for id, experiment in finished.items()},
+        pairs=[report.Pairs(*at, png) for at in report.shown(traced) if (png := _view_pairs(at[1], finished))],
+        url=str(request.base_url).rstrip("/"),
+    )
+    session.close()  # drawing takes a while
+    return HTMLResponse(report.render(found), headers={"Content-Security-Policy": report.POLICY})
+
+
+@router.get("/{id}/recipe", response_model=recipes.Recipe, responses=RECIPES)
+def get_recipe(
+    sweep_id: SweepId,
+    session: SessionDep,
+    request: Request,
+    format: Annotated[recipes.RecipeFormat, Query(description="What to write it for.")] = recipes.RecipeFormat.TORCHVISION,
+    task: Annotated[str | None, Query(max_length=60, description="The task that chooses; the first by default.")] = None,
+) -> Any:
+    """The winning recipe as code that runs, or as a spec: at the sweet spot, or else the best so far, and it says which."""
+    row = sweeps.get(session, sweep_id)
+    members = sweeps.members(session, row)
+    traced = tracing.curve_of(row, members)
+    chosen, point = recipes.winner(traced, sweeps.state_now(session, row.id), task)
+    experiment = next(member.experiment for member in members if member.experiment.id == point.experiments[0])
+    found = recipes.Recipe(
+        spec=ExperimentSpec.model_validate(experiment.spec),
+        provenance=recipes.provenance(traced, chosen, point, row.id, row.name),
+    )
+    if format is recipes.RecipeFormat.JSON:
+        return found
+    try:
+        facts = available.facts(found.spec.dataset)
+    except Invalid:  # it is not there any more
+        facts = None
+    path = files.attempt_folder(experiment.id, experiment.attempt) / recipes.LOADER
+    generator = path.read_text() if path.is_file() else None
+    code = recipes.code(found, format, facts, generator, url=str(request.base_url).rstrip("/"))
+    return Response(code, media_type="text/x-python")
+
+
 def queued(row: Sweep, session: SessionDep, ring: RingDep, once: OnceDep, wait: WaitDep) -> schemas.Sweep:
     """Commit a sweep that was just made or revived, ring for it, and answer it."""
     answer = _answer(session, row)
@@ -171,12 +231,22 @@ def _preferred(accept: str) -> CurveFormat:
     return best
 
 
+def _title(session: SessionDep, row: Sweep) -> str:
+    path = row.spec["axis"]["path"]
+    return row.name or f"{'recipes' if path == WHOLE else path} on {datasets.title(session, row.spec['base']['dataset']['name'])}"
+
+
+def _view_pairs(point: curve.Point, finished: Mapping[str, Experiment]) -> bytes | None:
+    """The picture of view pairs that the first of a point's experiments left whose files are there."""
+    rows = [finished[id] for id in point.experiments if id in finished]
+    paths = [files.attempt_folder(row.id, row.attempt) / "preview.png" for row in rows]
+    return next((path.read_bytes() for path in paths if path.is_file()), None)
+
+
 def _curve(session: SessionDep, sweep_id: str, chosen: CurveFormat, task: str | None) -> Response:
     row = sweeps.get(session, sweep_id)
     members = sweeps.members(session, row)
-    spec = SweepSpec.model_validate(row.spec)
-    compared = "recipes" if spec.axis.path == WHOLE else spec.axis.path
-    title = row.name or f"{compared} on {datasets.title(session, spec.base.dataset.name)}"
+    title = _title(session, row)
     session.close()  # drawing takes a while
     traced = tracing.curve_of(row, members)
     if task is not None and traced.verdicts and task not in traced.verdicts:
