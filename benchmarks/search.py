@@ -117,7 +117,7 @@ def _on_digits(workers: int) -> Iterator[str]:
     from ml.spec import Search  # noqa: PLC0415
 
     sigmas = [float(f"{sigma:.3g}") for sigma in np.geomspace(LOW, HIGH, GRID)]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=8) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         grid = _trained(pool, [(sigma, seed) for sigma in sigmas for seed in range(SEEDS)])
         asked, trials = Search(low=LOW, high=HIGH, scale="log", trainings=GRID * SEEDS // 2), list[Trial]()
         while following := search.ask(asked, trials, search.independent(asked, trials) or 1):
