@@ -356,6 +356,30 @@ def test_another_spec_is_not_reused(post: Callable[[Json], Json], sweep_spec: Js
     assert not any(member["reused"] for member in other["experiments"])
 
 
+def test_other_data_of_the_same_name_is_trained_on_anew(
+    post: Callable[[Json], Json], sweep_spec: Json, work: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SWEETSPOT_DATASETS", str(tmp_path))
+    settings.cache_clear()
+
+    def store(seed: int) -> None:
+        draw = np.random.default_rng(seed)
+        pixels, labels = draw.integers(0, 256, (200, 16, 16), dtype=np.uint8), draw.integers(0, 2, 200)
+        np.savez(tmp_path / "mine.npz", x=pixels, y=labels)
+
+    try:
+        own = sweep_spec | {"base": sweep_spec["base"] | {"dataset": {"name": "mine"}}}
+        store(0)
+        post(own)
+        work.finish_all(lambda _: (1.0, 0.8))
+        assert all(member["reused"] for member in post(own)["experiments"])
+        store(1)
+        assert not any(member["reused"] for member in post(own)["experiments"])
+    finally:
+        monkeypatch.undo()
+        settings.cache_clear()
+
+
 def test_title_tags_priority_and_limits_do_not_change_the_numbers(
     post: Callable[[Json], Json], sweep_spec: Json, work: Any
 ) -> None:
