@@ -5,13 +5,13 @@ from contextlib import asynccontextmanager
 
 import anyio
 from fastapi import FastAPI, Request
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import Response
 from fastapi_offline import FastAPIOffline
 
 from app import openapi, problems
 from app.dependencies import Replay
 from app.middleware import BodyLimit, EntityTags, Head, RequestId
-from app.routers import catalog, checkpoints, datasets, experiments, health, mi_estimates, presets, previews, sweeps
+from app.routers import catalog, checkpoints, datasets, experiments, health, mi_estimates, pages, presets, previews, sweeps
 from app.settings import configure_logs
 from app.version import VERSION
 
@@ -42,9 +42,9 @@ def create_app() -> FastAPI:
     app.add_middleware(RequestId)
     problems.install(app)
     app.add_exception_handler(Replay, _replay)
-    for module in (experiments, sweeps, presets, previews, datasets, checkpoints, mi_estimates, catalog, health):
+    for module in (experiments, sweeps, presets, previews, datasets, checkpoints, mi_estimates, catalog, health, pages):
         app.include_router(module.router)
-    app.add_api_route("/", _home, include_in_schema=False)
+    app.mount("/static", pages.static_files())
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
     return app
 
@@ -58,7 +58,3 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[None]:
 def _replay(_: Request, replay: Exception) -> Response:
     assert isinstance(replay, Replay)
     return Response(replay.body, replay.status, headers=dict(replay.headers), media_type="application/json")
-
-
-def _home() -> RedirectResponse:
-    return RedirectResponse("/docs")
