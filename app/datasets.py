@@ -2,7 +2,9 @@
 
 import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from app import dataset_headers
@@ -35,6 +37,7 @@ _PUBLISHED: dict[str, tuple[str, Callable[[str, Path], DatasetFacts]]] = {
     "cifar100": ("cifar100/cifar-100-binary", dataset_headers.cifar100),
     "stl10": ("stl10/stl10_binary", dataset_headers.stl10),
 }
+_LOOKED_UP: ContextVar[dict[str, DatasetFacts | None] | None] = ContextVar("looked_up", default=None)
 _UNUSABLE = (ValueError, OSError, struct.error)
 
 
@@ -82,8 +85,27 @@ def _facts(name: str, offered: Callable[[], list[str]] = present) -> DatasetFact
     return found
 
 
+@contextmanager
+def looked_up_once() -> Iterator[None]:
+    """In this block a dataset is looked for once, and then taken to be as it was: for answers that name the same ones often."""
+    token = _LOOKED_UP.set({})
+    try:
+        yield
+    finally:
+        _LOOKED_UP.reset(token)
+
+
 def _found(name: str) -> DatasetFacts | None:
     """As `ml.datasets` finds it: the originals of a published dataset, else an npz, else a folder of images."""
+    known = _LOOKED_UP.get()
+    if known is None:
+        return _look_up(name)
+    if name not in known:
+        known[name] = _look_up(name)
+    return known[name]
+
+
+def _look_up(name: str) -> DatasetFacts | None:
     root = settings().datasets_dir
     if name == "digits":
         return DIGITS

@@ -172,8 +172,8 @@ def _caption(name: str, point: Json) -> str:
 
 def _farewell(url: str, id: str, folder: Path, keep: bool) -> str:
     if keep:
-        return f"The service stays up at {url} (API docs at {url}/docs). `kill $(cat {runtime.lock_path(folder)})` ends it."
+        return f"The service stays up at {url} (open it in a browser). `kill $(cat {runtime.lock_path(folder)})` ends it."
     return (
         f"`sweetspot up` serves these results again, and `sweetspot demo --keep` leaves the service up to look around:\n"
-        f"then open {url}/docs, or ask for the curve with `sweetspot curve {id} -o curve.svg`."
+        f"then open {url}, or ask for the curve with `sweetspot curve {id} -o curve.svg`."
     )

@@ -199,7 +199,9 @@ def cost(session: Session, *specs: ExperimentSpec) -> Cost:
     if waits_for:
         raise StateConflict(f"{waits_for} is still processing; what trainings on it cost is known once it is ready", "processing")
     paces = [_pace(spec) for spec in specs]
-    rates = {pace: _measured_rate(session, pace) for pace in dict.fromkeys(paces)}
+    known = session.info.setdefault("rates", {})  # a session lives as long as a request
+    rates = {pace: known[pace] if pace in known else _measured_rate(session, pace) for pace in dict.fromkeys(paces)}
+    known |= rates
     basis = "reference rates of one CPU core; measured ones follow"
     if any(rates.values()):
         basis = "the rate of finished experiments like this one"

@@ -43,7 +43,8 @@ def get_catalog(sort: Annotated[Sort, Path(description="What to list.")], sessio
     if sort in UNIONS:
         return {"data": [_variant(model) for model in _members(UNIONS[sort])]}
     if sort is Sort.PRESETS:
-        return {"data": list(_presets(session))}
+        with datasets.looked_up_once():
+            return {"data": list(_presets(session))}
     return {"data": list({Sort.DATASETS: _datasets, Sort.ESTIMATORS: _estimators}[sort]())}
 
 
