@@ -240,7 +240,7 @@ def recipe(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="A file.", show_default="the terminal")] = None,
     url: UrlOption = None,
 ) -> None:
-    """Take the winning recipe of a sweep away: as Python that makes its views, or as a spec."""
+    """Take the winning recipe of a sweep away: as Python that makes its views, or as a spec to submit."""
     from app.client import RecipeFormat  # noqa: PLC0415
 
     formats: tuple[RecipeFormat, ...] = get_args(RecipeFormat)
@@ -248,7 +248,7 @@ def recipe(
         raise typer.BadParameter(f"{', '.join(formats)}, not {format}", param_hint="--format")
     with _service(url) as service:
         found = service.recipe(id, format, task)
-    text = found if isinstance(found, str) else f"{_json(found)}\n"
+    text = found if isinstance(found, str) else f"{_json(found['spec'])}\n"
     if output is None:
         typer.echo(text, nl=False)
         return
@@ -419,6 +419,9 @@ def _show(service: "Sweetspot", found: "Json", console: "Console") -> None:
     console.print(shown[kind](found))
     if kind == "swp":
         curve = service.curve(found["id"])
+        for name, verdict in curve["verdicts"].items():
+            console.print(tables.curve(curve, name))
+            console.print(f"{name}: {verdict['words']}", style="bold", soft_wrap=True, markup=False, highlight=False)
         shown_below = (tables.predictors(curve), tables.ablation(curve), tables.paper(found.get("paper")))
         for table in shown_below:
             if table.row_count:

@@ -661,7 +661,7 @@ def _labels(plot: _Plot, spots: dict[str, SweetSpot], symbol: str) -> Iterator[A
 def _notes(plot: _Plot) -> Iterator[Any]:
     """What the marks of unreliable points mean, beneath the axis; above the plot where names may need the room."""
     notes = ["○ saturated: at least"] if any(dot.point.saturated for dot in plot.dots) else []
-    notes += ["* low by more than 5 %"] if any(dot.point.low and not dot.point.saturated for dot in plot.dots) else []
+    notes += ["* probably low by more than 5 %"] if any(dot.point.low and not dot.point.saturated for dot in plot.dots) else []
     if notes and plot.plane.names:
         place = (plot.plane.x[1], plot.plane.y[1], " · ".join(notes))
         yield _text(plot.plane, [place], align="right", baseline="bottom", dy=-6, color=QUIET)

@@ -106,25 +106,32 @@ def _plan_search(
     search = search if search.step is not None else _whole_numbers(sweep, search)
     grid = search.grid()
     likely = []
-    for name, value in (("low", grid[0]), ("high", grid[-1]), ("low", grid[len(grid) // 2])):
-        try:
-            ((_, spec),) = expand(tried(sweep, value))
-            likely.append(_resolved(session, spec, named, precision))
-        except SpecError as error:
-            raise Invalid.field(_in_search(sweep, name, error.pointer), error.message) from None
-        except ValidationError as error:
-            found = field_errors(error, None)[0].message
-            raise Invalid.field(f"/axis/search/{name}", f"{sweep.axis.path} cannot be {value:g}: {found}") from None
-        except Invalid as error:
-            raise Invalid.field(_in_search(sweep, name, error.errors[0].pointer), error.detail) from None
+    with datasets.looked_up_once():
+        for value in (grid[0], grid[-1], *grid[1:-1]):
+            name = {grid[0]: "/low", grid[-1]: "/high"}.get(value, "")
+            try:
+                ((_, spec),) = expand(tried(sweep, value))
+                likely.append(_resolved(session, spec, named, precision))
+            except SpecError as error:
+                raise _not_searched(sweep, name, value, error.pointer, error.message) from None
+            except ValidationError as error:
+                found = field_errors(error, None)[0]
+                raise _not_searched(sweep, name, value, "/axis", found.message) from None
+            except Invalid as error:
+                raise _not_searched(sweep, name, value, error.errors[0].pointer, error.detail) from None
+    if named.awaited(likely[0]):  # what tasks there are is known once it is decoded
+        pretrain = sweep.base.pretrain.model_copy(update={"precision": likely[0].pretrain.precision})
+        waits = sweep.model_copy(update={"base": sweep.base.model_copy(update={"pretrain": pretrain})})
+        return waits, [(0, spec) for spec in likely[: search.trainings]]
     names = [task.name for task in likely[0].tasks]
     if not names:
         raise Invalid.field("/base/tasks", "a search needs a task whose peak it seeks, and the dataset has none to offer")
     if search.task not in (None, *names):
         raise Invalid.field("/axis/search/task", f"{' or '.join(map(str, names))}, not {search.task!r}")
     axis = sweep.axis.model_copy(update={"search": search.model_copy(update={"task": search.task or names[0]})})
-    resolved = sweep.model_copy(update={"base": _resolved_base(sweep, likely[0], precision), "axis": axis})
-    return resolved, [(0, likely[number % len(likely)]) for number in range(search.trainings)]
+    resolved = sweep.model_copy(update={"base": _resolved_base(sweep, likely[0], precision), "axis": axis, "seeds": 1})
+    ends_and_middle = [likely[0], likely[1], likely[len(likely) // 2]]
+    return resolved, [(0, ends_and_middle[number % 3]) for number in range(search.trainings)]
 
 
 def _whole_numbers(sweep: SweepSpec, search: Search) -> Search:
@@ -151,12 +158,19 @@ def _with_step_one(search: Search) -> Search:
         raise Invalid.field("/axis/search", f"the axis takes whole numbers; {field_errors(error, None)[0].message}") from None
 
 
-def _in_search(sweep: SweepSpec, name: str, pointer: str) -> str:
-    """Where in a searching sweep the fault lies that its training has at `pointer`."""
-    if pointer.startswith("/axis"):
-        return pointer if pointer == "/axis/path" else f"/axis/search/{name}"
-    at_node = f"{pointer}/".startswith("/" + sweep.axis.path.replace(".", "/") + "/")
-    return f"/axis/search/{name}" if at_node else f"/base{pointer}"
+def _not_searched(sweep: SweepSpec, name: str, value: float, pointer: str, message: str) -> Invalid:
+    """What is wrong with a value of a searching sweep whose training has a fault at `pointer`, in terms of the sweep.
+
+    `name` says which end of the search the value is, or is empty between them.
+    """
+    if pointer == "/axis/path" or (name and not pointer.startswith("/axis") and not _at_node(sweep, pointer)):
+        return Invalid.field(pointer if pointer == "/axis/path" else f"/base{pointer}", message)
+    hint = "" if name else "; `step` leaves values out"
+    return Invalid.field(f"/axis/search{name}", f"{sweep.axis.path} cannot be {value:g}: {message}{hint}")
+
+
+def _at_node(sweep: SweepSpec, pointer: str) -> bool:
+    return f"{pointer}/".startswith("/" + sweep.axis.path.replace(".", "/") + "/")
 
 
 def plan_preset(session: Session, preset: Preset, run: PresetRun) -> tuple[SweepSpec, list[tuple[int, ExperimentSpec]]]:

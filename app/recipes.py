@@ -426,7 +426,7 @@ def _words(recipe: Recipe, lightly: bool, made: _Made, url: str) -> str:
     """What the file is, from which sweep, what speaks for it, and how to use it."""
     found, views = recipe.provenance, recipe.spec.views
     at = "the sweet spot of" if found.sweet_spot else "the best measured so far for"
-    verdict = found.words if found.sweet_spot else f"{found.words}. There is no sweet spot: this is the best measured so far"
+    verdict = found.words if found.sweet_spot else f"{found.words}. No sweet spot is established: this is the best so far"
     title = f" ({_plain(found.name)})" if found.name else ""
     score = f"the mean distance {_short(found.score, found.score_ci)} px" if found.metric in ERRORS else (
         f"the accuracy {_short(found.score, found.score_ci)}"

@@ -38,7 +38,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 NAMES = {"sigma": "σ"}
 REASONS = {
     "tolerance": "the peak is known as well as was asked",
-    "trainings": "no trainings are left",
+    "trainings": "its trainings are spent",
     "cancelled": "it was cancelled",
     "failed": "it failed",
 }

@@ -67,7 +67,9 @@ def sweep(found: Json) -> RenderableType:
         members.add_column(column)
     for member in found["experiments"]:
         progress = member["progress"]
-        note = f"{progress['stage']} {progress['step']}/{progress['total'] or '?'}" if member["state"] == "running" else ""
+        note = ""
+        if member["state"] == "running":
+            note = f"{progress['stage']} {progress['step']}/{progress['total']}" if progress["total"] else "starting"
         if found.get("search") and found["search"]["places"][member["index"]]["short"]:
             note = f"short {note}".rstrip()
         note = "reused" if member["reused"] else member["error"]["message"] if member["error"] else note
@@ -277,7 +279,7 @@ def _search(found: Json | None) -> Iterator[tuple[str, str]]:
     yield "search", f"{_WHY_ENDED[found['reason']]}{error}; {found['spent']:g} of {found['trainings']} trainings begun"
     if peak := found["peak"]:
         low, high = peak["value_ci"]
-        between = f"with {peak['level']:.0%} between {low:.3g} and {high:.3g}"
+        between = f"with {peak['level']:.0%} between {low:.4g} and {high:.4g}, whether there is one is the curve's verdict"
         yield "peak", f"of {peak['task']} near {peak['value']:.3g}, {between}; {peak['accuracy']:.3f} is expected there"
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -11,6 +12,7 @@ from app.persistence.models import Experiment, Sweep
 from app.persistence.sweeps import Member
 from ml import curve
 from ml.curve import Curve, Floats, Measurement, TaskResult
+from ml.search import Trial
 from ml.spec import Axis, SweepSpec
 
 
@@ -24,7 +26,19 @@ def curve_of(row: Sweep, members: Sequence[Member]) -> Curve:
     at = {number: values.index(place["value"]) for number, place in enumerate(places) if not place["short"]}
     whole = [member for member in members if member.index in at]
     tried = Axis.model_construct(path=axis.path, values=tuple(values), labels=None, search=axis.search, ablate=False)
-    return curve.trace(tried, measurements(whole, at))
+    return curve.trace(tried, measurements(whole, at), _hints(places, members))
+
+
+def _hints(places: Sequence[dict[str, Any]], members: Sequence[Member]) -> dict[str, list[Trial]]:
+    """By task, how well a search's short trainings did it."""
+    hints: dict[str, list[Trial]] = {}
+    for member in members:
+        place = places[member.index]
+        if place["short"] and member.experiment.state == "succeeded":
+            for name, result in task_results(member.experiment).items():
+                score = -result.value if result.metric in curve.ERRORS else result.value
+                hints.setdefault(name, []).append(Trial(place["value"], score, short=True, repeat=member.seed))
+    return hints
 
 
 def measurements(members: Sequence[Member], at: dict[int, int] | None = None) -> list[Measurement]:
@@ -51,7 +65,10 @@ def measurements(members: Sequence[Member], at: dict[int, int] | None = None) ->
 def task_results(experiment: Experiment) -> dict[str, TaskResult]:
     """In the order of the spec: the first task is the one that regimes go by, and the database keeps no order of keys."""
     found = experiment.results["tasks"] if experiment.results else {}
-    merits = _merits(experiment.id, experiment.attempt) if found else {}
+    try:
+        merits = _merits(experiment.id, experiment.attempt) if found else {}
+    except (OSError, ValueError, KeyError, BadZipFile):  # not there (any more), or damaged
+        merits = {}
     return {
         name: TaskResult(found[name]["value"], tuple(found[name]["ci"]), found[name]["metric"], merits.get(name))
         for name in (task["name"] for task in experiment.spec["tasks"])
@@ -59,15 +76,13 @@ def task_results(experiment: Experiment) -> dict[str, TaskResult]:
     }
 
 
-@lru_cache(maxsize=300)
+@lru_cache(maxsize=1200)  # a sweep has 1000 trainings at most, and is asked for again and again
 def _merits(experiment_id: str, attempt: int) -> dict[str, Floats]:
-    """By task name, what each held-out item scored; nothing where the file is not there (any more), or is damaged."""
+    """By task name, what each held-out item scored. Raises OSError, ValueError, KeyError, BadZipFile."""
     path = files.attempt_folder(experiment_id, attempt) / "predictions.npz"
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name.removesuffix(".merits"): arrays[name] for name in arrays.files if name.endswith(".merits")}
-    except (OSError, ValueError, KeyError, BadZipFile):
-        return {}
+    with np.load(path, allow_pickle=False) as arrays:
+        names = [name for name in arrays.files if name.endswith(".merits")]
+        return {name.removesuffix(".merits"): arrays[name].astype(np.float16) for name in names}
 
 
 def _part(member: Member, name: str) -> float | None:

@@ -124,7 +124,7 @@ def _on_digits(workers: int) -> Iterator[str]:
             repeats = [sum(trial.value == one.value for trial in trials + following[:at]) for at, one in enumerate(following)]
             places = [(one.value, 100 + repeat) for one, repeat in zip(following, repeats, strict=True)]
             scores = _trained(pool, places)
-            trials += [Trial(value, scores[value, seed]) for value, seed in places]
+            trials += [Trial(value, scores[value, seed], repeat=seed) for value, seed in places]
         peak = search.peak(asked, trials)
         assert peak is not None
         by_sigma = {sigma: [grid[sigma, seed] for seed in range(SEEDS)] for sigma in sigmas}

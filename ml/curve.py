@@ -5,7 +5,7 @@ measurements give the same curve, and no number of a curve is NaN or infinite: w
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import permutations
@@ -38,6 +38,7 @@ RESAMPLES = 2000
 POWER_80 = 0.8416  # standard errors that a power of 80 % takes beyond the critical value
 MOST_SEEDS = 50  # more of them are not advised
 MORE = "run more seeds"
+LEAST_PAIRS = 3  # of trainings with and without an operation, for their scatter to be known
 
 
 # What was measured ----------------------------------------------------------------------------------------------------
@@ -183,8 +184,8 @@ class Verdict(Part):
     trainings: int = Field(description="Trainings with a result of this task.")
     more_seeds: int | None = Field(
         description="Where the shape is unclear for want of trainings: about how many more seeds at each value would settle it "
-        "in four of five cases, if what was seen so far is so. Null where it is clear, where more seeds would not help, or where "
-        "it takes more than 50."
+        "in four of five cases, if what was seen so far is so; with fewer trainings than any verdict takes, how many those lack. "
+        "Null where it is clear, where more seeds would not help, or where it takes more than 50."
     )
     two_lines: TwoLines
     sweet_spot: SweetSpot | None = Field(description="Null unless the shape is an inverted U.")
@@ -209,8 +210,8 @@ class Difference(Part):
 
     value: float = Field(description="Mean over the seeds that both have.")
     ci: Interval | None = Field(
-        description="95 % interval: Student's t over the differences, seed by seed; of a single seed the widest that the two "
-        "intervals of its held-out items allow, which hold nothing of what another training would change."
+        description="95 % interval: Student's t over the differences, seed by seed; of one or two seeds, or of equal ones, the "
+        "widest that the intervals of the held-out items allow, which hold nothing of what another training would change."
     )
 
 
@@ -229,7 +230,7 @@ class Ablated(Part):
     seeds: int = Field(description="Seeds that both recipes have.")
     p: float | None = Field(
         description="Two-sided, that the cost is 0, by Student's t, times what Holm 1979 asks of so many operations of a task; "
-        "null of a single seed."
+        "null of one or two seeds, and of differences that are all equal."
     )
 
 
@@ -249,7 +250,9 @@ class Curve(Part):
     ablation_words: dict[str, str] | None = Field(None, description="The same in a sentence for each task.")
 
 
-def trace(axis: spec.Axis, measurements: Sequence[Measurement]) -> Curve:
+def trace(
+    axis: spec.Axis, measurements: Sequence[Measurement], hints: Mapping[str, Sequence[search.Trial]] | None = None
+) -> Curve:
     """The curve of the measurements there are so far, in any order; the first task of a measurement is the one regimes go by.
 
     *Direction.* What follows speaks of accuracy. Of a metric of which less is better the sign is turned first, so that lines
@@ -286,6 +289,7 @@ def trace(axis: spec.Axis, measurements: Sequence[Measurement]) -> Curve:
     which all values share, by the normal approximation to their bootstrap; the 2.5 and 97.5 % quantiles of the maximum are
     widened to half-way to the value's neighbours, since a sweep resolves no finer. The values of a search crowd at the peak, and
     most have one training: there it is the maximum that its Gaussian process expects, and the quantiles of that maximum's draws.
+    `hints` are, by task, the short trainings that the process knows of, too.
 
     *Predictors.* Spearman's rank correlation over the points, of means over the seeds, of each measure that needs no probe with
     each task; equal values share their mean rank.
@@ -309,7 +313,7 @@ def trace(axis: spec.Axis, measurements: Sequence[Measurement]) -> Curve:
     ablation = {name: _ablation(name, axis, at_value) for name in names} if axis.ablate else None
     verdicts, intervals = {}, {}
     for name in names:
-        verdicts[name], intervals[name] = _judge(name, axis, points, at_value, order)
+        verdicts[name], intervals[name] = _judge(name, axis, points, at_value, order, (hints or {}).get(name, ()))
     verdicts = _among(verdicts)
     if names and order.along_information and (interval := intervals[names[0]]):
         points = [_with_regime(point, position, interval) for point, position in zip(points, order.positions, strict=True)]
@@ -497,7 +501,12 @@ class _Task:
 
 
 def _judge(
-    name: str, axis: spec.Axis, points: Sequence[Point], at_value: Sequence[Sequence[Measurement]], order: _Order
+    name: str,
+    axis: spec.Axis,
+    points: Sequence[Point],
+    at_value: Sequence[Sequence[Measurement]],
+    order: _Order,
+    hints: Sequence[search.Trial],
 ) -> tuple[Verdict, Interval | None]:
     """The verdict, and the interval of the peak as positions in the order of information where there is one."""
     task = _task(name, at_value, order)
@@ -528,7 +537,8 @@ def _judge(
         reason = reason.replace(MORE, f"run {more_seeds} more seed{'s' * (more_seeds != 1)}")
     spot = interval = None
     if shape == "inverted_u":
-        peak, interval = _peak(task) if axis.search is None else _searched_peak(task, axis.search, order)
+        trials = [*_trials(name, axis, at_value), *hints]
+        peak, interval = _peak(task) if axis.search is None else _searched_peak(task, axis, order, trials)
         best = next(points[index] for index in order.members(peak) if name in points[index].tasks)
         spot = _sweet_spot(name, best, order, interval)
         reason = _peak_in_words(axis, spot, task.metric, order.along_information)
@@ -565,7 +575,7 @@ def _among(verdicts: dict[str, Verdict]) -> dict[str, Verdict]:
         words = verdict.words
         if verdict.shape == "inverted_u" and p_holm is not None and p_holm >= LEVEL:
             words += f"; as one of {len(tested)} tasks judged it is not beyond doubt (p = {p_holm:.2g} by Holm)"
-        lines = verdict.two_lines.model_copy(update={"p_holm": p_holm, "tasks": len(verdicts)})
+        lines = verdict.two_lines.model_copy(update={"p_holm": p_holm, "tasks": max(len(tested), 1)})
         found[name] = verdict.model_copy(update={"words": words, "two_lines": lines})
     return found
 
@@ -714,6 +724,15 @@ def _peak(task: _Task) -> tuple[int, Interval]:
     return task.positions[peak], (float(low), float(high))
 
 
+def _trials(name: str, axis: spec.Axis, at_value: Sequence[Sequence[Measurement]]) -> Iterator[search.Trial]:
+    """What a search was told of a task."""
+    for value, group in zip(axis.values, at_value, strict=True):
+        for one in group if axis.search else ():
+            for result in _finite_results([one], name):
+                score = -result.value if result.metric in ERRORS else result.value
+                yield search.Trial(float(value), score, repeat=one.seed)  # type: ignore[arg-type]
+
+
 def _of_other_items(items: Floats, chance: np.random.Generator) -> Floats:
     """[R, J]: by how much the means at each position change with the held-out items drawn anew, the same ones for all."""
     centred = items - items.mean(axis=1, keepdims=True)
@@ -722,11 +741,11 @@ def _of_other_items(items: Floats, chance: np.random.Generator) -> Floats:
     return np.asarray(draws @ directions.T)
 
 
-def _searched_peak(task: _Task, searched: spec.Search, order: _Order) -> tuple[int, Interval]:
-    """The same where the values were searched for."""
-    assert order.values is not None  # as a search has an order
+def _searched_peak(task: _Task, axis: spec.Axis, order: _Order, trials: Sequence[search.Trial]) -> tuple[int, Interval]:
+    """The same where the values were searched for, by all its trials, short ones among them."""
+    searched = axis.search
+    assert searched is not None and order.values is not None  # as a search has an order
     values = order.values[task.positions]
-    trials = [search.Trial(float(value), score) for value, group in zip(values, task.groups, strict=True) for score in group]
     other_items = None if task.items is None else (values, _of_other_items(task.items, np.random.default_rng(1)))
     found = search.peak(searched, trials, 0.95, other_items)
     assert found is not None  # as there are trainings enough for a verdict
@@ -877,19 +896,30 @@ def _ablated(name: str, label: str, pairs: Sequence[tuple[Measurement, Measureme
         operation=label.removeprefix(spec.LESS),
         label=label,
         metric=metric,
-        cost=_difference(costs, _widest(sign, *scores[0])),
-        nats=_difference(nats, _widest_nats(*informed[0])) if informed else None,
+        cost=_difference(costs, [_widest(sign, *pair) for pair in scores]),
+        nats=_difference(nats, [_widest_nats(*pair) for pair in informed]) if informed else None,
         saturated=any(one.saturated for pair in informed for one in pair),
         seeds=len(pairs),
         p=_p_of_mean(costs),
     )
 
 
-def _difference(values: Floats, of_one: Interval | None) -> Difference:
-    interval = _t_interval(values.tolist()) if len(values) > 1 else of_one
+def _difference(values: Floats, of_items: Sequence[Interval | None]) -> Difference:
+    """With Student's interval, or, of too few or of equal values, the mean of their intervals by held-out items."""
+    interval = _t_interval(values.tolist())
+    if not _scatter_is_known(values):
+        known = [ends for ends in of_items if ends is not None]
+        interval = None
+        if len(known) == len(values):
+            interval = (float(np.mean([low for low, _ in known])), float(np.mean([high for _, high in known])))
     if interval is not None and not all(math.isfinite(end) for end in interval):
         interval = None
     return Difference(value=float(values.mean()), ci=interval)
+
+
+def _scatter_is_known(values: Floats) -> bool:
+    """Accuracies are multiples of one over the items: two differences are easily equal, and would be taken for certain."""
+    return len(values) >= LEAST_PAIRS and float(np.ptp(values)) > 1e-9
 
 
 def _widest(sign: float, whole: TaskResult, less: TaskResult) -> Interval | None:
@@ -905,11 +935,10 @@ def _widest_nats(whole: Measurement, less: Measurement) -> Interval:
 
 
 def _p_of_mean(values: Floats) -> float | None:
-    """Two-sided, that the mean is 0; None of a single value."""
-    if len(values) < 2:
+    """Two-sided, that the mean is 0; None of values whose scatter is not known."""
+    if not _scatter_is_known(values):
         return None
-    # differences that are all alike but for rounding are no proof of anything if they are 0
-    t = abs(values.mean()) / max(np.std(values, ddof=1) / math.sqrt(len(values)), 1e-12)
+    t = abs(values.mean()) / (np.std(values, ddof=1) / math.sqrt(len(values)))
     return float(2 * stdtr(len(values) - 1, -t))
 
 
@@ -924,9 +953,9 @@ def _ablation_in_words(found: Sequence[Ablated]) -> str:
         return f"{first.operation} is worth most: without it {_cost_in_words(first)}{more}"
     first = found[0]
     seeds = max(one.seeds for one in found)
-    said = "a single seed does not tell what it costs to leave an operation out"
-    if seeds > 1:
-        said = f"leaving out no operation costs anything beyond the scatter of {seeds} seeds"
+    if seeds < LEAST_PAIRS:
+        return f"{seeds} seed{'s do' * (seeds > 1) or ' does'} not tell what an operation is worth; run at least {LEAST_PAIRS}"
+    said = f"leaving out no operation costs anything beyond the scatter of {seeds} seeds"
     return f"{said}; {first.operation} comes first: without it {_cost_in_words(first)}"
 
 

@@ -1178,7 +1178,9 @@ class Search(Part):
     low: float = Field(allow_inf_nan=False, description="The lowest value.")
     high: float = Field(allow_inf_nan=False, description="The highest value.")
     scale: Literal["linear", "log"] = Field("linear", description="How values are spaced; `log` between numbers above 0.")
-    trainings: int = Field(24, ge=5, le=500, description="The most trainings; short ones count by their share of the steps.")
+    trainings: int = Field(
+        24, ge=10, le=200, description="The most trainings; short ones count by their share of the steps. A verdict takes 10."
+    )
     tolerance: float | None = Field(
         None,
         gt=0,
@@ -1202,21 +1204,41 @@ class Search(Part):
             raise ValueError(f"low must be below high, not {self.low:g} and {self.high:g}")
         if self.scale == "log" and self.low <= 0:
             raise ValueError(f"on a log scale low must be above 0, not {self.low:g}")
+        if not math.isfinite(self.high - self.low) or (self.high - self.low) / (self.step or 1) > MOST_STEPS:
+            raise ValueError(f"at most {MOST_STEPS:g} steps between low and high")
         if len(self.grid()) < LEAST_SEARCHED:
-            raise ValueError(f"at least {LEAST_SEARCHED} multiples of step between low and high, not {len(self.grid())}")
+            raise ValueError(f"at least {LEAST_SEARCHED} values between low and high; step leaves {len(self.grid())}")
+        return self
+
+    @model_validator(mode="after")
+    def _leaves_whole_trainings(self) -> "Search":
+        shorts = 7 * (self.short or 0)  # the longest design
+        if self.short is not None and self.trainings - shorts < 10:
+            raise ValueError(f"short trainings take up to {shorts:g}, and 10 whole ones must be left for a verdict")
         return self
 
     def grid(self) -> tuple[float, ...]:
-        """The values that may be tried, rising: 65 of three digits, evenly spaced on the scale, or the multiples of `step`."""
+        """The values that may be tried, rising: at most 65, evenly spaced on the scale; multiples of `step` where it has one."""
         ends = (math.log(self.low), math.log(self.high)) if self.scale == "log" else (self.low, self.high)
-        spaced = [ends[0] + place / (SEARCHED - 1) * (ends[1] - ends[0]) for place in range(SEARCHED)]
+        spacing = (ends[1] - ends[0]) / (SEARCHED - 1)
+        spaced = [ends[0] + place * spacing for place in range(SEARCHED)]
         values = [math.exp(value) if self.scale == "log" else value for value in spaced]
         if self.step is not None:
-            values = [self.step * round(value / self.step) for value in values]
-        rounded = [float(f"{value:.3g}") for value in values[1:-1]]
-        return tuple(sorted({value for value in (self.low, *rounded, self.high) if self.low <= value <= self.high}))
+            first, last = math.ceil(self.low / self.step - 1e-9), math.floor(self.high / self.step + 1e-9)
+            if last - first < SEARCHED:
+                multiples = set(range(first, last + 1))
+            else:
+                multiples = {min(max(round(value / self.step), first), last) for value in values}
+            return tuple(float(f"{self.step * multiple:.12g}") for multiple in sorted(multiples))
+        if self.scale == "log":
+            digits = max(3, 1 + math.ceil(-math.log10(math.expm1(spacing))))
+            inner = [float(f"{value:.{digits}g}") for value in values[1:-1]]
+        else:
+            inner = [round(value, 1 + math.ceil(-math.log10(spacing))) for value in values[1:-1]]
+        return (self.low, *(value for value in sorted(set(inner)) if self.low < value < self.high), self.high)
 
 
+MOST_STEPS = 1e9
 SEARCHED = 65  # values that a search chooses among
 LEAST_SEARCHED = 5
 

@@ -86,9 +86,11 @@ class Supervisor:
         busy = {post.claim.kind for post in posts}
         found = []
         try:
+            if "experiment" not in busy:
+                bell.ring("default", searching.advance())
             with open_session() as session:
                 if "experiment" not in busy:
-                    found.append(self._claim_experiment(session))
+                    found.append(leases.claim_experiment(session, self.owner, "default", self.timers.lease))
                 found += [claim(session, self.owner, self.timers.lease) for kind, claim in BESIDE.items() if kind not in busy]
                 claimed = time.monotonic()
                 session.commit()
@@ -96,14 +98,6 @@ class Supervisor:
             log.warning("cannot look for work", error=str(error).splitlines()[0])
             return []
         return [Post(claim, self._take_runner(), self.timers, claimed) for claim in found if claim is not None]
-
-    def _claim_experiment(self, session: Session) -> Claim | None:
-        """The best that is queued; where nothing is, what a search would train next."""
-        claim = leases.claim_experiment(session, self.owner, "default", self.timers.lease)
-        if claim is None and (queued := searching.advance(session)):
-            claim = leases.claim_experiment(session, self.owner, "default", self.timers.lease)
-            bell.ring("default", queued - 1)
-        return claim
 
     def _take_runner(self) -> RunnerProcess:
         self._warm_up()

@@ -17,7 +17,7 @@ from app import datasets as library
 from app.errors import Invalid, NotFound, StateConflict
 from app.ids import new_id
 from app.persistence import files
-from app.persistence.models import ACTIVE, IDLE, Dataset, Experiment
+from app.persistence.models import ACTIVE, IDLE, Dataset, Experiment, Sweep
 from ml.spec import Dataset as DatasetSpec
 from ml.spec import DatasetFacts, ExperimentSpec, SpecError, resolve
 
@@ -78,6 +78,10 @@ def delete(session: Session, dataset_id: str) -> Dataset:
     user = session.scalar(using.limit(1))
     if user is not None:
         raise StateConflict(f"{user} is at work on {dataset_id}; cancel it before deleting the dataset", dataset.status)
+    searching = select(Sweep.id).where(Sweep.search.is_not(None), Sweep.search["ended"].astext.is_(None))
+    searcher = session.scalar(searching.where(or_(*(Sweep.spec["base"].contains(part) for part in named))).limit(1))
+    if searcher is not None:
+        raise StateConflict(f"{searcher} still searches on it; cancel that before deleting the dataset", dataset.status)
     session.delete(dataset)
     session.flush()
     return dataset

@@ -5,14 +5,14 @@ import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy import Select, exists, func, or_, select
+from sqlalchemy import Select, and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from app.errors import Invalid, NotFound, StateConflict
 from app.ids import new_id
 from app.persistence import checkpoints, events, steering
 from app.persistence.datasets import Named, why
-from app.persistence.models import IDLE, TERMINAL, Artifact, Experiment, Metric, SweepMember
+from app.persistence.models import IDLE, LEASED, TERMINAL, Artifact, Experiment, Metric, SweepMember
 from app.version import CODE_VERSION
 from ml.spec import ExperimentSpec, SpecError, identity
 
@@ -93,6 +93,13 @@ def finished_twins(session: Session, specs: Sequence[ExperimentSpec]) -> Sequenc
     rows = session.execute(twins.order_by(Experiment.id).with_for_update(read=True, key_share=True)).all()
     found = {row.identity: row.id for row in rows}
     return [found.get(identity) for identity in wanted]
+
+
+def at_work(session: Session, queue: str) -> int:
+    """Experiments of a queue that workers hold, or could take now."""
+    claimable = and_(Experiment.state == "queued", Experiment.waits_for.is_(None))
+    query = select(func.count()).select_from(Experiment).where(Experiment.queue == queue)
+    return session.scalar(query.where(or_(Experiment.state.in_(LEASED), claimable))) or 0
 
 
 def cancelled_twins(session: Session, experiment_id: str) -> list[str]:

@@ -42,8 +42,8 @@ def create(session: Session, name: str, spec: dict[str, Any], trainings: Iterabl
     return sweep
 
 
-def add(session: Session, sweep: Sweep, trainings: Iterable[tuple[int, ExperimentSpec]]) -> None:
-    """Queue resolved specs in a sweep, each with its index; finished twins are reused. Raises Invalid, SpecError."""
+def add(session: Session, sweep: Sweep, trainings: Iterable[tuple[int, ExperimentSpec]]) -> int:
+    """Queue resolved specs in a sweep, each with its index; say how many finished twins are reused. Raises Invalid, SpecError."""
     places = list(trainings)
     twins = experiments.finished_twins(session, [training for _, training in places])
     missing = [(training, None) for (_, training), twin in zip(places, twins, strict=True) if twin is None]
@@ -59,6 +59,7 @@ def add(session: Session, sweep: Sweep, trainings: Iterable[tuple[int, Experimen
             )
         )
     session.flush()
+    return sum(twin is not None for twin in twins)
 
 
 def get(session: Session, sweep_id: str, *, lock: bool = False) -> Sweep:
@@ -85,6 +86,18 @@ def members(session: Session, sweep: Sweep) -> Sequence[Member]:
         .execution_options(populate_existing=True)
     )
     return [Member(place.axis_index, place.seed, place.reused, experiment) for place, experiment in rows]
+
+
+def whole(session: Session, sweep_id: str) -> tuple[Sweep, Sequence[Member]]:
+    """A sweep with its experiments as they are now; read in this order, no experiment is missing among a search's places.
+
+    Raises NotFound.
+    """
+    found = members(session, get(session, sweep_id))
+    row = session.get(Sweep, sweep_id, populate_existing=True)
+    if row is None:
+        raise NotFound(f"there is no sweep {sweep_id!r}")
+    return row, found
 
 
 def counts(session: Session, sweep_ids: Sequence[str]) -> dict[str, Counter[str]]:

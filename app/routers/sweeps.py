@@ -146,8 +146,7 @@ def get_curve_as(
 @router.get("/{id}/report.html", response_class=HTMLResponse)
 def get_report(sweep_id: SweepId, session: SessionDep, request: Request) -> Any:
     """The question, the answer, the curve, the views and how to do it again: one HTML file that needs nothing beside it."""
-    row = sweeps.get(session, sweep_id)
-    members = sweeps.members(session, row)
+    row, members = sweeps.whole(session, sweep_id)
     traced = tracing.curve_of(row, members)
     from app import report  # noqa: PLC0415 - drawing is slow to import
 
@@ -175,8 +174,7 @@ def get_recipe(
     task: Annotated[str | None, Query(max_length=60, description="The task that chooses; the first by default.")] = None,
 ) -> Any:
     """The winning recipe as code that runs, or as a spec: at the sweet spot, or else the best so far, and it says which."""
-    row = sweeps.get(session, sweep_id)
-    members = sweeps.members(session, row)
+    row, members = sweeps.whole(session, sweep_id)
     traced = tracing.curve_of(row, members)
     chosen, point = recipes.winner(traced, sweeps.state_now(session, row.id), task)
     experiment = next(member.experiment for member in members if member.experiment.id == point.experiments[0])
@@ -211,7 +209,7 @@ def queued(row: Sweep, session: SessionDep, ring: RingDep, once: OnceDep, wait: 
 def _answer(session: SessionDep, row: Sweep) -> schemas.Sweep:
     now = session.scalar(select(func.clock_timestamp()))
     assert now is not None, "a database has a clock"
-    return answers.sweep(row, sweeps.members(session, row), now)
+    return answers.sweep(*sweeps.whole(session, row.id), now)
 
 
 def _finished(session: SessionDep, row: Sweep) -> bool:
@@ -244,8 +242,7 @@ def _view_pairs(point: curve.Point, finished: Mapping[str, Experiment]) -> bytes
 
 
 def _curve(session: SessionDep, sweep_id: str, chosen: CurveFormat, task: str | None) -> Response:
-    row = sweeps.get(session, sweep_id)
-    members = sweeps.members(session, row)
+    row, members = sweeps.whole(session, sweep_id)
     title = _title(session, row)
     session.close()  # drawing takes a while
     traced = tracing.curve_of(row, members)
@@ -257,4 +254,7 @@ def _curve(session: SessionDep, sweep_id: str, chosen: CurveFormat, task: str | 
 
     if chosen is CurveFormat.CSV:
         return Response(figure.to_csv(traced), media_type="text/csv")
-    return Response(figure.render(figure.figure(traced, title, task), chosen.value), media_type=MEDIA_TYPES[chosen])
+    drawn = figure.figure(traced, title, task)
+    if chosen is CurveFormat.VEGA_LITE:  # all numbers, those that are not drawn among them
+        drawn["usermeta"] = {**drawn.get("usermeta", {}), "curve": traced.model_dump(mode="json")}
+    return Response(figure.render(drawn, chosen.value), media_type=MEDIA_TYPES[chosen])

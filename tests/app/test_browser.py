@@ -124,6 +124,7 @@ def test_a_curve_grows_without_reloading_and_its_points_open_experiments(page: P
     expect(page.locator("#status .state")).to_have_text("✓succeeded")
     row = page.get_by_role("row", name="0.1 ")
     expect(row.first).to_contain_text("1.14")  # nats nuisance, a quarter of 4.55
+    expect(page.locator("#points")).to_contain_text("about the label (nats)")
     assert page.evaluate("window.neverReloaded")
     page.mouse.wheel(0, -2000)
     points(page).last.hover(force=True)
@@ -133,6 +134,17 @@ def test_a_curve_grows_without_reloading_and_its_points_open_experiments(page: P
     points(page).first.click(force=True)
     page.wait_for_url("**/experiments/exp_*")
     expect(page.locator("#crumbs")).to_contain_text("σ = ")
+
+
+def test_marks_are_explained_under_the_table_and_no_winner_is_named_where_there_is_none(
+    page: Page, noise_sweep: Any, work: Any
+) -> None:
+    sweep = noise_sweep()
+    work.finish_all(lambda _: (6.0, 0.8))
+    page.goto(f"/sweeps/{sweep['id']}")
+    expect(page.locator("#points tbody tr").first).to_contain_text("≥ 6.00")
+    expect(page.locator("#points .marks")).to_have_text("≥ saturated: within a nat of log K, read “at least”")
+    expect(page.locator("#downloads")).to_contain_text("Best recipe so far")
 
 
 def test_operations_are_ranked_by_what_they_cost(page: Page, noise_sweep: Any, spec: Json, work: Any) -> None:
@@ -173,6 +185,7 @@ def test_several_sweeps_are_compared_in_one_figure(page: Page, noise_sweep: Any,
     page.get_by_role("link", name="Compare 2").click()
     expect(page.locator("#curves .hits_marks path")).to_have_count(4, timeout=SOON)
     expect(page.locator("#curves")).to_contain_text("some noise")
+    expect(page.get_by_role("region", name="Sweeps that are compared")).to_contain_text("batch size by default, K 512")
     page.emulate_media(color_scheme="dark")
     for name, signs in {"CSV": ["more noise,views.sigma"], "SVG": ["<svg", "more noise", 'fill="white"'], "PNG": []}.items():
         with page.expect_download() as found:
@@ -192,6 +205,8 @@ def test_an_experiment_is_cancelled_once_it_is_confirmed(page: Page, service: ht
     page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
     expect(page.locator("#status .state")).to_have_text("–cancelled")
     expect(page.locator("#announcer")).to_have_text("Experiment: cancelled")
+    expect(page.get_by_role("heading", level=1)).to_be_focused()
+    expect(page.get_by_role("button", name="Retry")).to_be_visible()
     assert service.get(f"/v1/experiments/{experiment['id']}").json()["state"] == "cancelled"
 
 
@@ -227,6 +242,70 @@ def test_the_form_says_what_is_wrong_at_the_field_and_follows_its_json(page: Pag
     assert '"path": "views.area"' in page.get_by_role("textbox", name="As JSON").input_value()
 
 
+def test_what_cannot_be_read_cannot_be_submitted(page: Page) -> None:
+    page.goto("/new")
+    expect(page.locator("#cost")).to_contain_text("about")
+    text = page.get_by_role("textbox", name="As JSON")
+    text.fill('{"dataset": {"name": "digits"')
+    expect(page.locator("#json-error")).to_contain_text("Not read")
+    expect(page.locator("#cost")).not_to_contain_text("about")
+    expect(page.locator("#submit")).to_have_attribute("aria-disabled", "true")
+    expect(page.locator("#submit-note")).to_contain_text("cannot be submitted")
+    page.locator("#submit").click(force=True)
+    expect(text).to_be_focused()
+    text.fill(json.dumps(SMALL))
+    expect(page.locator("#cost")).to_contain_text("about")
+    expect(page.locator("#submit")).not_to_have_attribute("aria-disabled", "true")
+    expect(page.locator("#submit-note")).to_be_empty()
+
+
+SEARCH = {"path": "views.sigma", "search": {"low": 2, "high": 1}}
+
+
+@pytest.mark.parametrize(
+    ("document", "told", "marked"),
+    [
+        ({"stepz": 3}, "/stepz: there is no field “stepz”", []),
+        ({"axis": SEARCH}, "low must be below high", ["f-axis-search-low", "f-axis-search-high"]),
+        ({"axis": {"path": "views.sigma", "values": [1, 1]}}, "each value once", ["f-axis-values"]),
+        ({"axis": {"path": "views.sigma", "values": [1, 2], "labels": ["one"]}}, "labels must name", ["f-axis-labels"]),
+    ],
+)
+def test_problems_are_told_beside_submit_and_mark_what_they_are_about(
+    page: Page, refusals: list[str], document: Json, told: str, marked: list[str]
+) -> None:
+    refusals.append("422 (Unprocessable")
+    page.goto("/new")
+    asked = {"base": SMALL} | document if "axis" in document else SMALL | document
+    page.get_by_role("textbox", name="As JSON").fill(json.dumps(asked))
+    expect(page.locator("#problems .failure")).to_contain_text(told)
+    invalid = page.locator("#form [aria-invalid]")
+    assert [one.get_attribute("id") for one in invalid.all()] == marked
+
+
+def test_values_that_are_not_read_as_they_look_are_told(page: Page, refusals: list[str]) -> None:
+    refusals.append("422 (Unprocessable")
+    page.goto("/new")
+    page.get_by_role("radio", name="A sweep").check()
+    for words, told in {
+        "0,1, 0,2": "0 stands there twice",
+        "0.1 0.2": "“0.1 0.2” is no number",
+        "0,1, 2,5": "Read as 0; 1; 2; 5",
+    }.items():
+        page.get_by_label("Values", exact=True).fill(words)
+        expect(page.locator(".doubt")).to_contain_text(told)
+    page.get_by_label("Values", exact=True).fill("0.1, 0.2")
+    expect(page.locator(".doubt")).to_be_empty()
+
+
+def test_only_targets_that_the_dataset_has_are_offered(page: Page) -> None:
+    page.goto("/new")
+    target = page.locator("#f-tasks-0-target option")
+    expect(target).to_have_text(["label (default)", "label"])
+    page.get_by_label("Dataset", exact=True).select_option("moving_mnist")
+    expect(target).to_have_text(["choose one", "digit", "background"])
+
+
 @pytest.fixture
 def worker(database: Servers, tmp_path: Path) -> Iterator[None]:
     """A real worker."""
@@ -250,6 +329,7 @@ def test_from_the_form_with_its_preview_to_the_results(page: Page, worker: None)
     page.wait_for_url("**/experiments/exp_*")
     expect(page.locator("#status .state")).to_have_text("✓succeeded", timeout=60_000)
     expect(page.locator(".headline")).to_contain_text("classification")
+    expect(page.get_by_role("button", name="Retry")).to_have_count(0)
     expect(page.locator("#views img")).to_be_visible()
     expect(page.locator("#metrics figure svg").first).to_be_visible()
 

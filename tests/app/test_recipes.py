@@ -501,7 +501,7 @@ def test_without_a_sweet_spot_the_best_is_taken_and_the_text_says_so(
     words = " ".join((ast.get_docstring(ast.parse(text)) or "").split())
     verdict = api.get(f"/v1/sweeps/{made}/curve.json").json()["verdicts"]["classification"]["words"]
     assert verdict.startswith("unclear")
-    assert f"The verdict: {verdict}. There is no sweet spot: this is the best measured so far." in words
+    assert f"The verdict: {verdict}. No sweet spot is established: this is the best so far." in words
     assert not recipe_of(api, made, format="json").json()["provenance"]["sweet_spot"]
 
 

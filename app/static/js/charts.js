@@ -1,6 +1,6 @@
 /** Charts as Vega-Lite, in the colours of the page, drawn anew when their width or the system's colour scheme changes. */
 
-import { axisName, h, interval, METRICS, number, score, scoreInterval } from "./dom.js";
+import { axisName, h, interval, isLow, LOW, METRICS, number, score, scoreInterval } from "./dom.js";
 
 const INFORMATION = "Mutual information of the views, I_NCE (nats)";
 const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"];
@@ -260,11 +260,11 @@ export function curveOf(curve, task) {
       label: point.label,
       title: `${axisName(curve.axis.path)} = ${point.label}`,
       lines: [
-        `I_NCE ${point.saturated ? "at least " : ""}${number(point.i_nce, 2)} nats ${interval(point.i_nce_ci, 2)}`,
+        informationInWords(point),
         `${task}: ${score(up, metric)} ${scoreInterval(point.tasks[task].ci, metric)}, ${seedsInWords(point.tasks[task].seeds)}`,
         ...(point.task_information === null
           ? []
-          : [`about the class ${number(point.task_information, 2)}, nuisance ${number(point.nuisance, 2)} nats`]),
+          : [`about the label ${number(point.task_information, 2)}, nuisance ${number(point.nuisance, 2)} nats`]),
         ...(REGIMES[point.regime] ? [REGIMES[point.regime]] : []),
       ],
     }));
@@ -317,6 +317,14 @@ export function curveOf(curve, task) {
     return styled({ width, height, layer: layers }, colours);
   };
 }
+
+const informationInWords = (point) =>
+  [
+    `I_NCE ${point.saturated ? "at least " : ""}${number(point.i_nce, 2)} nats ${interval(point.i_nce_ci, 2)}`,
+    isLow(point) ? LOW : null,
+  ]
+    .filter(Boolean)
+    .join(", ");
 
 export const seedsInWords = (count) => `${count} seed${count === 1 ? "" : "s"}`;
 
@@ -425,7 +433,7 @@ export function informationOf(curve) {
         high: point.i_nce_ci?.[1] ?? point.i_nce,
         experiments: point.experiments,
         title: `${axisName(curve.axis.path)} = ${point.label}`,
-        lines: [`I_NCE ${point.saturated ? "at least " : ""}${number(point.i_nce, 2)} nats ${interval(point.i_nce_ci, 2)}`],
+        lines: [informationInWords(point)],
       }));
     const x = {
       field: "label",
@@ -474,14 +482,14 @@ export function informationOf(curve) {
   };
 }
 
-/** What the views share, split into what is about the class and what is nuisance. */
+/** What the views share, split into what is about the label and what is nuisance. */
 export function splitOf(curve) {
   return (width, colours) => {
     const points = (curve.axis.ordered ? [...curve.points].sort((one, other) => one.value - other.value) : curve.points).filter(
       (point) => point.task_information !== null && point.nuisance !== null,
     );
     if (!points.length) return null;
-    const parts = ["about the class", "nuisance"];
+    const parts = ["about the label", "nuisance"];
     const rows = points.flatMap((point) => [
       { label: point.label, part: parts[0], order: 0, nats: Math.max(point.task_information, 0) },
       { label: point.label, part: parts[1], order: 1, nats: Math.max(point.nuisance, 0) },
@@ -537,7 +545,7 @@ export function curvesOf(series, metric) {
       saturated: dot.point.saturated,
       experiments: dot.point.experiments,
       title: `${dot.sweep}: ${axisName(dot.path)} = ${dot.point.label}`,
-      lines: [`I_NCE ${dot.point.saturated ? "at least " : ""}${number(dot.x, 2)} nats`, score(dot.y, metric)],
+      lines: [informationInWords(dot.point), score(dot.y, metric)],
     }));
     const joined = rows.filter((row) => series.find(({ name }) => name === row.name).curve.axis.ordered);
     const spots = series.flatMap(({ name, curve, task }) => {

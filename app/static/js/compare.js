@@ -2,7 +2,22 @@
 
 import { follow, get, pages } from "./api.js";
 import { chart, curvesOf, hoverCard } from "./charts.js";
-import { axisName, byId, fill, h, iNce, interval, METRICS, number, score, scoreInterval, whenChanged } from "./dom.js";
+import {
+  axisName,
+  byId,
+  fill,
+  h,
+  iNce,
+  inWords,
+  marksInWords,
+  METRICS,
+  number,
+  reading,
+  score,
+  scoreInterval,
+  viewsInWords,
+  whenChanged,
+} from "./dom.js";
 import { ACTIVE, choice, offer, state, table } from "./parts.js";
 import { firstPicture } from "./views.js";
 
@@ -46,7 +61,7 @@ const showChosen = whenChanged((rows, others) => {
   const columns = [
     { title: "Sweep", class: "title-cell", cell: (row) => h("a", { href: `/sweeps/${row.id}`, id: `s-${row.id}` }, row.name) },
     { title: "State", cell: (row) => state(row.state) },
-    { title: "Setting", cell: (row) => h("span", { class: "interval" }, row.setting) },
+    { title: "Setting", cell: (row) => row.setting.map((words) => h("div", { class: "note" }, words)) },
     {
       title: "",
       cell: (row) =>
@@ -124,12 +139,7 @@ function showTable(series, metric) {
     {
       title: [iNce(), " (nats)"],
       numeric: true,
-      cell: (row) => [
-        row.point.saturated ? "≥ " : "",
-        number(row.point.i_nce, 2),
-        " ",
-        h("span", { class: "interval" }, interval(row.point.i_nce_ci, 2)),
-      ],
+      cell: (row) => reading(row.point),
     },
     {
       title: METRICS[metric] ?? metric,
@@ -140,7 +150,13 @@ function showTable(series, metric) {
   fill(
     byId("table"),
     h("div", { class: "group" }, h("h2", {}, "Verdicts"), table("Verdicts", verdicts, series)),
-    h("div", { class: "group" }, h("h2", {}, "Points"), table("Points of all curves", columns, rows)),
+    h(
+      "div",
+      { class: "group" },
+      h("h2", {}, "Points"),
+      table("Points of all curves", columns, rows),
+      marksInWords(rows.map(({ point }) => point)),
+    ),
   );
 }
 
@@ -237,8 +253,54 @@ const showCurves = whenChanged((found) => {
   draw();
 });
 
-const settingOf = ({ dataset, method, encoder, mi }) =>
-  `${dataset.name}, ${method.kind}, ${encoder.kind}, K ${mi.k ?? "by default"}`;
+const ASIDE = ["name", "tags", "priority", "limits", "spec_version"]; // change no number
+const SHOWN = ["dataset.name", "dataset.image_size", "views.kind", "method.kind", "encoder.kind", "encoder.width", "mi.k"];
+const LENGTH = ["pretrain.steps", "pretrain.epochs", "pretrain.batch_size"];
+
+/** Dotted paths of an object's fields, with their values. */
+function leaves(node, path = "") {
+  if (node === null || typeof node !== "object" || Array.isArray(node)) return [[path, node]];
+  return Object.entries(node).flatMap(([key, value]) => leaves(value, path ? `${path}.${key}` : key));
+}
+
+/** What is fixed in a sweep: its views, data, encoder, method and length, the K it was read with, and what else differs. */
+function settingOf({ spec: { base, axis } }, curve, bases) {
+  const { dataset, views, encoder, method, pretrain, mi } = base;
+  const varies = (path) => axis.path === path || axis.path.startsWith(`${path}.`);
+  const fixed = Object.fromEntries(Object.entries(views).filter(([key]) => !varies(`views.${key}`)));
+  const ks = [...new Set(curve.points.filter((point) => point.log_k !== null).map((point) => Math.round(Math.exp(point.log_k))))];
+  const size = dataset.image_size ? `${dataset.image_size} px` : null;
+  const length = pretrain.steps ? `${pretrain.steps} steps` : pretrain.epochs ? `${pretrain.epochs} epochs` : "epochs by default";
+  return [
+    axis.path === "views" ? "views vary" : `views ${viewsInWords(fixed)}`,
+    [
+      axis.path === "dataset.name" ? "dataset varies" : dataset.name,
+      size,
+      axis.path === "encoder" ? "encoder varies" : [encoder.kind.replaceAll("_", " "), encoder.width].filter(Boolean).join(" "),
+      axis.path === "method" ? "method varies" : method.kind,
+    ],
+    [
+      varies("pretrain.steps") || varies("pretrain.epochs") ? "length varies" : length,
+      `batch size ${varies("pretrain.batch_size") ? "varies" : (pretrain.batch_size ?? "by default")}`,
+      `K ${ks.join(" or ") || mi.k || "not known yet"}`,
+    ],
+    differences(base, bases, varies),
+  ]
+    .map((part) => (Array.isArray(part) ? part.filter(Boolean).join(", ") : part))
+    .filter(Boolean);
+}
+
+/** What is not named of a sweep's base yet and is not alike in all of them. */
+function differences(base, bases, varies) {
+  const fields = bases.map((one) => Object.fromEntries(leaves(one)));
+  const alike = (path) => new Set(fields.map((own) => JSON.stringify(own[path] ?? null))).size === 1;
+  const told = (path) => [...ASIDE, ...SHOWN, ...LENGTH].some((one) => path === one || path.startsWith(`${one}.`));
+  const otherKind = (path) =>
+    ["views", "method", "encoder"].some((part) => path.startsWith(`${part}.`) && !alike(`${part}.kind`));
+  return leaves(base)
+    .filter(([path, value]) => value !== null && !told(path) && !varies(path) && !otherKind(path) && !alike(path))
+    .map(([path, value]) => `${path} ${inWords(value)}`);
+}
 
 async function others() {
   const found = [];
@@ -257,14 +319,15 @@ async function look() {
   ).filter(Boolean);
   const titles = names(sweeps);
   for (const sweep of sweeps) for (const member of sweep.experiments) owners.set(member.id, sweep.id);
+  const curves = await Promise.all(sweeps.map((sweep) => get(`/v1/sweeps/${sweep.id}/curve.json`)));
+  const bases = sweeps.map((sweep) => sweep.spec.base);
   const rows = sweeps.map((sweep, index) => ({
     id: sweep.id,
     name: titles[index],
     state: sweep.state,
-    setting: settingOf(sweep.spec.base),
+    setting: settingOf(sweep, curves[index], bases),
   }));
   showChosen(rows, await others());
-  const curves = await Promise.all(sweeps.map((sweep) => get(`/v1/sweeps/${sweep.id}/curve.json`)));
   showCurves(curves.map((curve, index) => ({ name: titles[index], curve })));
   return sweeps.some((sweep) => ACTIVE.includes(sweep.state));
 }

@@ -74,6 +74,27 @@ export function score(value, metric) {
 /** I_NCE as the field writes it. */
 export const iNce = () => ["I", h("sub", {}, "NCE")];
 
+/** What a point's views share: `≥` before what is saturated, `*` behind what is low. */
+export const reading = (point) => [
+  point.saturated ? "≥ " : "",
+  number(point.i_nce, 2),
+  isLow(point) ? "*" : "",
+  " ",
+  h("span", { class: "interval" }, interval(point.i_nce_ci, 2)),
+];
+
+export const LOW = "probably low by more than 5 %";
+export const isLow = (point) => point.low && !point.saturated;
+
+/** A line under a table for the marks of its readings. */
+export function marksInWords(points) {
+  const words = [
+    points.some((point) => point.saturated) ? "≥ saturated: within a nat of log K, read “at least”" : null,
+    points.some(isLow) ? `* ${LOW}` : null,
+  ].filter(Boolean);
+  return words.length ? h("p", { class: "note marks" }, words.join(" · ")) : null;
+}
+
 export function scoreInterval(ci, metric) {
   if (!ci) return "";
   return metric === "pixels" ? interval(ci, 2) : `[${number(100 * ci[0], 1)}, ${number(100 * ci[1], 1)}]`;

@@ -12,6 +12,7 @@ import {
   h,
   iNce,
   inWords,
+  LOW,
   number,
   score,
   scoreInterval,
@@ -20,7 +21,19 @@ import {
   when,
   whenChanged,
 } from "./dom.js";
-import { ACTIVE, action, download, facts, jsonDetails, progressBar, stageInWords, state, stateTeller, table } from "./parts.js";
+import {
+  ACTIVE,
+  action,
+  download,
+  facts,
+  jsonDetails,
+  progressBar,
+  stageInWords,
+  STAGES,
+  state,
+  stateTeller,
+  table,
+} from "./parts.js";
 import { pictureOf } from "./views.js";
 
 const id = byId("experiment").dataset.id;
@@ -63,7 +76,7 @@ const showStatus = whenChanged((experiment, membership) => {
       moves && experiment.state !== "cancelling"
         ? action("cancel", "Cancel", () => post(`${base}/cancel`).then(look), { confirm: "Cancel this experiment?" })
         : null,
-      moves ? null : action("retry", "Retry", retried),
+      ["failed", "cancelled"].includes(experiment.state) ? action("retry", "Retry", retried) : null,
       h("a", { class: "button", href: `/new?from=${id}` }, "Use as a start"),
       moves || sweepId
         ? null
@@ -123,7 +136,8 @@ const showResults = whenChanged((results, spec) => {
             h(
               "small",
               {},
-              `± ${number(first.stderr, 3)}, ceiling log K ${number(first.log_k, 2)}${first.saturated ? ": saturated" : ""}`,
+              `± ${number(first.stderr, 3)}, ceiling log K ${number(first.log_k, 2)}`,
+              cautionOf(first) ? `: ${cautionOf(first)}` : "",
             ),
           ),
         ),
@@ -152,6 +166,8 @@ const showResults = whenChanged((results, spec) => {
   );
 });
 
+const cautionOf = ({ saturated, low }) => (saturated ? "saturated, read “at least”" : low ? LOW : "");
+
 const group = (title, ...children) => h("div", { class: "group" }, h("h3", {}, title), children);
 
 function miGroup(mi, asked) {
@@ -167,8 +183,7 @@ function miGroup(mi, asked) {
     },
     {
       title: "caution",
-      cell: ([, found]) =>
-        found.caution ?? (found.saturated ? "saturated: read “at least”" : found.low ? "probably low by more than 5 %" : ""),
+      cell: ([, found]) => found.caution ?? cautionOf(found),
     },
   ];
   return group(
@@ -193,8 +208,8 @@ function informationGroup(information) {
   const share = about + rest > 0 ? about / (about + rest) : 0;
   const bar = h(
     "div",
-    { class: "split", role: "img", "aria-label": `${number(about, 2)} nats about the class, ${number(rest, 2)} nats nuisance` },
-    h("div", { class: "about", style: { width: `${100 * share}%` } }, share > 0.25 ? `about the class ${number(about, 2)}` : ""),
+    { class: "split", role: "img", "aria-label": `${number(about, 2)} nats about the label, ${number(rest, 2)} nats nuisance` },
+    h("div", { class: "about", style: { width: `${100 * share}%` } }, share > 0.25 ? `about the label ${number(about, 2)}` : ""),
     h("div", { class: "nuisance", style: { width: `${100 * (1 - share)}%` } }, share < 0.75 ? `nuisance ${number(rest, 2)}` : ""),
   );
   const probed = probe
@@ -209,10 +224,10 @@ function informationGroup(information) {
     bar,
     facts([
       [`Total I(v1; v2), on ${information.items} items`, withError(total)],
-      [`About the class (${information.target ?? "label"})`, withError(task)],
+      [`About the label${(information.target ?? "label") === "label" ? "" : ` (${information.target})`}`, withError(task)],
       ["Nuisance I(v1; v2 | y)", withError(nuisance)],
       ...probed.map(([name, found]) => [`Probe I_V(${name}; y) of H(y) = ${number(probe.entropy, 2)}`, withError(found)]),
-      ...(missing ? [["The views keep what the item says of its class", missingInWords(missing)]] : []),
+      ...(missing ? [["The views keep what the item says of its label", missingInWords(missing)]] : []),
     ]),
   );
 }
@@ -400,11 +415,18 @@ const showArtifacts = whenChanged((artifacts, moves) => {
   );
 });
 
+const TOLD = { worker: "by", retry_of: "a retry of", waits_for: "waits for", dataset: "on" };
+
+function eventInWords(type, name, value) {
+  if (name === "stage") return STAGES[value] ?? value;
+  return name === type ? inWords(value) : `${TOLD[name] ?? name.replaceAll("_", " ")} ${inWords(value)}`;
+}
+
 const showEvents = whenChanged((events) => {
   const words = (event) => {
-    const said = Object.entries(event.data).map(([name, value]) =>
-      name === event.type ? inWords(value) : `${name} ${inWords(value)}`,
-    );
+    const { message, code, ...rest } = event.data;
+    const said = Object.entries(rest).map(([name, value]) => eventInWords(event.type, name, value));
+    if (message || code) said.unshift(message ? `${message}${code ? ` (${code})` : ""}` : code);
     return [
       h("strong", {}, event.type.replaceAll("_", " ")),
       said.length ? `: ${said.join(", ")}` : "",

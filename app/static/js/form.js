@@ -77,9 +77,11 @@ export class Store {
 
 /** Draws fields of the components of an OpenAPI document into the store's document. */
 export class Fields {
-  constructor(components, store) {
+  /** `offered(path, options)` answers which of a choice's options there are as things stand. */
+  constructor(components, store, offered = (_, options) => options) {
     this.components = components;
     this.store = store;
+    this.offered = offered;
   }
 
   /** A schema without references, and without null among its choices. */
@@ -132,8 +134,8 @@ export class Fields {
 
   /** A choice among kinds, and the fields of the one that is chosen. */
   union(schema, path, words, { remember = true } = {}) {
-    const kinds = Object.keys(schema.discriminator.mapping);
     const value = this.store.at(path);
+    const kinds = this.offered([...path, "kind"], Object.keys(schema.discriminator.mapping));
     const chosen = value?.kind ?? schema.default?.kind ?? kinds[0];
     const member = this.plain({ $ref: schema.discriminator.mapping[chosen] ?? schema.oneOf[0].$ref });
     const select = h(
@@ -227,8 +229,16 @@ export class Fields {
   select(name, schema, options, path, required) {
     const value = this.store.at(path);
     const words = (option) => (option === true ? "yes" : option === false ? "no" : option === null ? "none" : inWords(option));
-    const preset = schema.default === null || schema.default === undefined ? "by default" : `${words(schema.default)} (default)`;
-    const known = options.filter((option) => option !== null);
+    const known = this.offered(
+      path,
+      options.filter((option) => option !== null),
+    );
+    const preset =
+      schema.default === null || schema.default === undefined
+        ? "by default"
+        : known.includes(schema.default)
+          ? `${words(schema.default)} (default)`
+          : "choose one";
     const control = h(
       "select",
       {

@@ -27,6 +27,8 @@ const START = {
 
 const form = byId("form");
 const json = byId("json");
+const SAME = "The same specification; editing either changes the other.";
+let unread = null;
 let mode = "experiment";
 let preset = null;
 let errors = [];
@@ -95,27 +97,52 @@ function changed() {
 }
 
 function writeJson() {
-  json.value = JSON.stringify(store.document, null, 2);
-  json.removeAttribute("aria-invalid");
+  json.readOnly = mode === "preset"; // its own fields are few, and what it runs is more worth reading
+  json.value = JSON.stringify(mode === "preset" ? chosenPreset().sweep : store.document, null, 2);
+  tellUnread(null);
 }
 
-const readJson = debounced(() => {
+function readJson() {
+  if (json.readOnly) return;
   let read;
   try {
     read = JSON.parse(json.value);
     if (read === null || typeof read !== "object" || Array.isArray(read)) throw new SyntaxError("a specification is an object");
   } catch (error) {
-    json.setAttribute("aria-invalid", "true");
-    byId("json-note").textContent = `Not read: ${error.message}`;
-    return;
+    return tellUnread(error.message);
   }
-  json.removeAttribute("aria-invalid");
-  byId("json-note").textContent = "The same specification; editing either changes the other.";
-  if (mode !== "preset") mode = "base" in read || "axis" in read ? "sweep" : "experiment";
+  const before = unread;
+  tellUnread(null);
+  if (before === null && JSON.stringify(read) === JSON.stringify(store.document)) return;
+  mode = "base" in read || "axis" in read ? "sweep" : "experiment";
   store.document = read;
   draw();
   look();
-}, 350);
+}
+const readSoon = debounced(readJson, 350);
+
+/** While the JSON cannot be read, there is nothing that could be submitted or has a cost. */
+function tellUnread(words) {
+  unread = words;
+  const said = words === null ? "" : `Not read: ${words}`;
+  const note = mode === "preset" ? "The preset’s sweep at its standard size; edit it as a sweep to change it." : SAME;
+  for (const [id, text] of Object.entries({
+    "json-error": said,
+    "json-note": said || note,
+    "submit-note": said && "It cannot be submitted while the JSON cannot be read.",
+  }))
+    if (byId(id).textContent !== text) byId(id).textContent = text;
+  if (words === null) {
+    json.removeAttribute("aria-invalid");
+    return byId("submit").removeAttribute("aria-disabled");
+  }
+  json.setAttribute("aria-invalid", "true");
+  byId("submit").setAttribute("aria-disabled", "true");
+  estimating?.abort();
+  errors = [];
+  showErrors();
+  fill(byId("cost"), h("p", { class: "note" }, "Not known until the JSON can be read."));
+}
 
 // The form -------------------------------------------------------------------------------------------------------------------
 
@@ -255,6 +282,21 @@ function datasetFields(path) {
   ];
 }
 
+/** What the chosen dataset has: its targets, and no place to find where it knows of none. */
+function offered(path, options) {
+  const { present, uploads } = catalogue;
+  const chosen = spec()?.dataset?.name;
+  const known = [...present, ...uploads].find(({ name, id }) => (id ?? name) === chosen)?.facts;
+  if (!known) return options;
+  const targets = { ...(known.classes ? { label: known.classes } : {}), ...known.factors };
+  const there = (option) => {
+    if (option === store.at(path)) return true; // what was asked for stays to be seen, and the API tells what is wrong with it
+    if (path.at(-1) === "target") return option in targets;
+    return !path.includes("tasks") || path.at(-1) !== "kind" || option !== "localization" || "position" in targets;
+  };
+  return options.filter(there);
+}
+
 /** Dotted paths of the spec that can be an axis, as the chosen kinds have them. */
 function axisPaths() {
   const own = components.ExperimentSpec.properties;
@@ -300,7 +342,11 @@ function axisFields() {
     value: valuesAsText(axis.values ?? []),
     "aria-describedby": "f-axis-values-help",
   });
-  values.addEventListener("input", () => store.put(["axis", "values"], valuesFromText(values.value)));
+  const doubt = h("p", { class: "doubt", role: "status" }, doubtOf(values.value));
+  values.addEventListener("input", () => {
+    doubt.textContent = doubtOf(values.value);
+    store.put(["axis", "values"], valuesFromText(values.value));
+  });
   const labels = h("input", {
     id: "f-axis-labels",
     autocomplete: "off",
@@ -334,7 +380,12 @@ function axisFields() {
               { class: "field broad", data: { pointer: "/axis/values" } },
               h("label", { for: values.id }, "Values"),
               values,
-              h("p", { class: "help", id: "f-axis-values-help" }, "With commas between them; recipes and lists as a JSON array."),
+              h(
+                "p",
+                { class: "help", id: "f-axis-values-help" },
+                "Numbers with a decimal point, commas between them; recipes and lists as a JSON array.",
+              ),
+              doubt,
             ),
             h(
               "div",
@@ -369,6 +420,21 @@ function valuesFromText(words) {
     .map(asScalar);
 }
 
+const HOW = "write numbers with a decimal point, commas between them";
+
+/** What looks as if it were not read as it was meant. */
+function doubtOf(words) {
+  const values = valuesFromText(words);
+  if (!Array.isArray(values)) return `Not read as a JSON array: ${HOW}, or mend the array.`;
+  if (words.trim().startsWith("[")) return "";
+  const odd = values.find((value) => typeof value === "string" && /^[-+.]?\d/.test(value));
+  if (odd !== undefined) return `“${odd}” is no number: ${HOW}.`;
+  const twice = values.find((value, index) => values.indexOf(value) < index);
+  if (twice !== undefined) return `${inWords(twice)} stands there twice: ${HOW}.`;
+  const commas = /\d,\d/.test(words) && /\d,\s/.test(words) && !words.includes(".");
+  return commas ? `Read as ${values.map(inWords).join("; ")}: ${HOW}.` : "";
+}
+
 /** The sizes that a preset has, with what each takes, and in what the chosen one is not as published. */
 function sizeFields(sizes) {
   const size = store.document.size ?? "standard";
@@ -390,9 +456,11 @@ function sizeFields(sizes) {
   );
 }
 
+const chosenPreset = () => catalogue.presets.find(({ name }) => name === preset) ?? catalogue.presets[0];
+
 function presetFields() {
   const own = components.PresetRun.properties;
-  const chosen = catalogue.presets.find(({ name }) => name === preset) ?? catalogue.presets[0];
+  const chosen = chosenPreset();
   preset = chosen.name;
   const select = h(
     "select",
@@ -450,6 +518,7 @@ const trainingsInWords = (count) => (count === 1 ? "One training" : `${count} tr
 
 async function estimate() {
   estimating?.abort();
+  if (unread !== null) return;
   estimating = new AbortController();
   const { signal } = estimating;
   try {
@@ -472,12 +541,12 @@ async function estimate() {
   showErrors();
 }
 
-const baseViews = () => (mode === "preset" ? catalogue.presets.find(({ name }) => name === preset).sweep.base : spec());
+const baseViews = () => (mode === "preset" ? chosenPreset().sweep.base : spec());
 
 /** The dataset and views to show, at a value of the axis where the views vary along it. */
 function pictured() {
   const { dataset, views } = structuredClone(baseViews()) ?? {};
-  const axis = mode === "preset" ? catalogue.presets.find(({ name }) => name === preset).sweep.axis : store.document.axis;
+  const axis = mode === "preset" ? chosenPreset().sweep.axis : store.document.axis;
   const shown = { dataset, views };
   if (mode === "experiment" || !axis?.path?.startsWith("views") || !Array.isArray(axis.values) || !axis.values.length)
     return { shown, options: [] };
@@ -554,14 +623,25 @@ async function made(asked, signal) {
   return response.status === 200 ? response.blob() : null;
 }
 
-/** The field that a pointer names, or the nearest one around it. */
-function fieldOf(pointer) {
-  for (let at = pointer; at; at = at.slice(0, at.lastIndexOf("/"))) {
-    const found = form.querySelector(`[data-pointer="${CSS.escape(at)}"]`);
-    if (found) return found;
+const isUnknown = (message) => message === "unknown field";
+
+/** The fields that a problem is about: the one that its pointer names, or the nearest around it, or none. */
+function fieldsOf({ pointer, message }) {
+  if (isUnknown(message)) return [];
+  const at = (one) => form.querySelector(`[data-pointer="${CSS.escape(one)}"]`);
+  const several = {
+    "/axis": /^labels/i.test(message) ? ["/axis/labels"] : ["/axis/values"],
+    "/axis/search": ["/axis/search/low", "/axis/search/high"],
+  };
+  for (let near = pointer; near; near = near.slice(0, near.lastIndexOf("/"))) {
+    const found = (several[near] ?? [near]).map(at).filter(Boolean);
+    if (found.length) return found;
   }
-  return null;
+  return [];
 }
+
+/** A single input and what belongs to it, unlike a part of the form. */
+const isField = (found) => found.matches(".field:not(fieldset)");
 
 function unfold(field) {
   for (
@@ -576,23 +656,31 @@ function showErrors() {
   for (const old of form.querySelectorAll(".error")) old.remove();
   for (const old of form.querySelectorAll("[aria-invalid]")) old.removeAttribute("aria-invalid");
   const items = errors.map(({ pointer, message }, index) => {
-    const field = fieldOf(pointer);
-    if (!field) return h("li", {}, pointer ? `${pointer}: ${message}` : message);
-    const control = field.querySelector("input, select, textarea");
-    control?.setAttribute("aria-invalid", "true");
-    const words = h("p", { class: "error", id: `error-${index}` }, message);
-    if (field.matches(".field:not(fieldset)")) field.append(words);
+    const found = fieldsOf({ pointer, message });
+    const [field] = found;
+    const said = isUnknown(message) ? `there is no field “${pointer.split("/").pop()}”` : message;
+    if (!field) return h("li", {}, pointer ? h("code", {}, pointer) : null, marked(pointer ? `: ${said}` : said));
+    const words = h("p", { class: "error", id: `error-${index}` }, marked(said));
+    if (isField(field)) field.append(words);
     else (field.querySelector(":scope > legend, :scope > details > summary") ?? field.firstElementChild).after(words);
-    control?.setAttribute("aria-errormessage", words.id);
+    for (const one of found.filter(isField)) {
+      const control = one.querySelector("input, select, textarea");
+      control?.setAttribute("aria-invalid", "true");
+      control?.setAttribute("aria-errormessage", words.id);
+    }
     unfold(field);
+    const control = field.querySelector("input, select, textarea");
     const open = (event) => {
       event.preventDefault();
       unfold(field);
       control?.focus();
     };
-    return h("li", {}, h("a", { href: `#${control?.id ?? ""}`, onclick: open }, pointer), `: ${message}`);
+    return h("li", {}, h("a", { href: `#${control?.id ?? ""}`, onclick: open }, pointer), marked(`: ${said}`));
   });
-  fill(byId("problems"), items.length ? h("ul", {}, items) : null);
+  fill(
+    byId("problems"),
+    items.length ? h("div", { class: "failure" }, h("strong", {}, "This cannot be run as it is"), h("ul", {}, items)) : null,
+  );
 }
 
 const look = debounced(() => {
@@ -602,7 +690,7 @@ const look = debounced(() => {
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
-  if (json.getAttribute("aria-invalid")) return json.focus();
+  if (unread !== null) return json.focus();
   byId("submit").disabled = true;
   try {
     const answer = await (await post(target(), store.document, { once: true })).json();
@@ -613,12 +701,14 @@ form.addEventListener("submit", async (event) => {
     if (!(error instanceof Problem)) throw error;
     errors = error.errors.length ? error.errors : [{ pointer: "", message: error.message }];
     showErrors();
-    const first = form.querySelector("[aria-invalid]");
-    first?.focus();
+    (form.querySelector("[aria-invalid]") ?? byId("problems")).focus();
   }
 });
-json.addEventListener("input", readJson);
-json.addEventListener("blur", () => json.getAttribute("aria-invalid") || writeJson());
+json.addEventListener("input", readSoon);
+json.addEventListener("blur", () => {
+  readJson();
+  if (unread === null) writeJson();
+});
 byId("copy-json").addEventListener("click", async () => {
   json.select();
   try {
@@ -670,7 +760,7 @@ const [document_, datasets, uploads] = await Promise.all([
 ]);
 components = document_.components.schemas;
 catalogue = { present: datasets.data.filter(({ present }) => present), presets: null, uploads: uploads.data };
-fields = new Fields(components, store);
+fields = new Fields(components, store, offered);
 try {
   await origin();
 } catch (error) {

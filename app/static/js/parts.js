@@ -27,7 +27,7 @@ export function progressBar(share, words) {
   );
 }
 
-const STAGES = {
+export const STAGES = {
   data: "loading data",
   views: "learning the views",
   pretrain: "pretraining",
@@ -103,6 +103,7 @@ export function action(id, words, act, { kind = "", confirm = null } = {}) {
       complain(error.message);
     } finally {
       button.disabled = false;
+      if (document.activeElement === document.body) (byId(id) ?? byId("name"))?.focus(); // the button may be gone by now
     }
   });
   return button;

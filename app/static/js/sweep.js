@@ -13,7 +13,9 @@ import {
   iNce,
   inWords,
   interval,
+  marksInWords,
   number,
+  reading,
   score,
   scoreInterval,
   short,
@@ -59,6 +61,7 @@ function showStatus(sweep) {
   const words = counts.map(([name, count]) => `${count} ${name}`).join(", ");
   const left = moves && eta ? `, ${duration(eta)} left` : "";
   const again = sweep.counts.failed + sweep.counts.cancelled;
+  const brokenOff = ["cancelled", "failed"].includes(sweep.search?.reason);
   const leave = async () => {
     await remove(base);
     location.assign("/");
@@ -80,7 +83,9 @@ function showStatus(sweep) {
             confirm: "Cancel all experiments of this sweep that are not finished?",
           })
         : null,
-      !moves && again ? action("retry", `Retry ${again}`, () => post(`${base}/retry`).then(look)) : null,
+      !moves && (again || brokenOff)
+        ? action("retry", again ? `Retry ${again}` : "Retry", () => post(`${base}/retry`).then(look))
+        : null,
       h("a", { class: "button", href: `/compare?sweeps=${id}` }, "Compare"),
       h("a", { class: "button", href: `/new?from=${id}` }, "Use as a start"),
       moves
@@ -157,7 +162,7 @@ const takeaway = (of) =>
   h(
     "div",
     { class: "chips" },
-    h("span", { class: "label" }, "Winning recipe to take away"),
+    h("span", { class: "label" }, curve.verdicts[task]?.sweet_spot ? "Winning recipe to take away" : "Best recipe so far"),
     [
       ["torchvision", "recipe.py"],
       ["lightly", "recipe.py"],
@@ -201,15 +206,9 @@ function showPoints() {
     {
       title: [iNce(), " (nats)"],
       numeric: true,
-      cell: (point) => [
-        point.saturated ? h("abbr", { title: "saturated: read at least" }, "≥ ") : null,
-        number(point.i_nce, 2),
-        point.low && !point.saturated ? h("abbr", { title: "probably low by more than 5 %" }, "*") : null,
-        " ",
-        h("span", { class: "interval" }, interval(point.i_nce_ci, 2)),
-      ],
+      cell: reading,
     },
-    classes ? { title: "about the class (nats)", numeric: true, cell: (point) => number(point.task_information, 2) } : null,
+    classes ? { title: "about the label (nats)", numeric: true, cell: (point) => number(point.task_information, 2) } : null,
     classes ? { title: "nuisance (nats)", numeric: true, cell: (point) => number(point.nuisance, 2) } : null,
     ...names.map((name) => ({ title: name, numeric: true, cell: (point) => one(point, name) })),
     names.length ? { title: "regime", cell: (point) => REGIMES[point.regime] } : null,
@@ -240,7 +239,7 @@ function showPoints() {
     byId("points"),
     !curve.points.length
       ? h("p", { class: "note" }, "No values are chosen yet.")
-      : table("Points of the curve", columns, curve.points, { rowAttributes }),
+      : [table("Points of the curve", columns, curve.points, { rowAttributes }), marksInWords(curve.points)],
   );
 }
 
@@ -253,14 +252,14 @@ function showSplit() {
         "div",
         { class: "group" },
         h("h3", {}, "What the views share"),
-        h("figure", { class: "chart" }, node, h("figcaption", {}, "Good views share what is about the class, and little else.")),
+        h("figure", { class: "chart" }, node, h("figcaption", {}, "Good views share what is about the label, and little else.")),
       ),
     );
     split = chart(node);
   }
   split.draw(
     splitOf(curve),
-    "Information shared by the views at each point, about the class and nuisance; the table of points has the numbers",
+    "Information shared by the views at each point, about the label and nuisance; the table of points has the numbers",
   );
 }
 
@@ -272,7 +271,7 @@ const showPredictors = whenChanged((predictors) => {
   if (!measures.length) return fill(byId("predictors"));
   const words = {
     i_nce: "I_NCE",
-    task_information: "about the class",
+    task_information: "about the label",
     nuisance: "nuisance",
     lidar: "LiDAR",
     rankme: "RankMe",
@@ -352,11 +351,14 @@ const showAblation = whenChanged((ablation, words) => {
 });
 
 const REASONS = {
-  tolerance: "the peak is known as well as was asked",
-  trainings: "all trainings are spent",
-  cancelled: "it was cancelled",
-  failed: "it failed",
+  tolerance: "ended: the peak is known as well as was asked",
+  trainings: "ended: its trainings are spent",
+  cancelled: "was cancelled",
+  failed: "failed",
 };
+
+const estimateInWords = ({ level }) =>
+  `The search’s own estimate (${number(100 * level, 0)} % interval); whether there is a peak at all is the verdict above.`;
 
 const showSearch = whenChanged((search, axis, metric, trained) => {
   if (!search) return fill(byId("search"));
@@ -367,13 +369,14 @@ const showSearch = whenChanged((search, axis, metric, trained) => {
     { title: "trainings", numeric: true, cell: (_, index) => trained[index] ?? 0 },
     { title: "length", cell: (place) => (place.short ? "short" : "whole") },
   ];
-  const ended = [REASONS[search.reason], search.error].filter(Boolean).join(": ");
+  const told = [REASONS[search.reason] ?? "goes on", search.error].filter(Boolean).join(": ");
   fill(
     byId("search"),
     h(
       "section",
       { "aria-labelledby": "search-title" },
       h("h2", { id: "search-title" }, "Search for the peak"),
+      h("p", { class: "note" }, peak ? estimateInWords(peak) : "Whether there is a peak at all is the verdict above."),
       h(
         "dl",
         { class: "headline" },
@@ -404,7 +407,7 @@ const showSearch = whenChanged((search, axis, metric, trained) => {
           "div",
           {},
           h("dt", {}, "State"),
-          h("dd", {}, search.finished ? "ended" : "searching", ended ? h("small", {}, ended) : null),
+          h("dd", { class: "sentence" }, told),
         ),
       ),
       h(
