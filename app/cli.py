@@ -207,6 +207,20 @@ def status(
 
 
 @cli.command(rich_help_panel=_ASK)
+def cancel(id: IdArgument, url: UrlOption = None) -> None:
+    """Stop an experiment, a sweep or an estimate; what has finished stays."""
+    with _service(url) as service:
+        typer.echo(f"{id} is {service.cancel(id)['state']}")
+
+
+@cli.command(rich_help_panel=_ASK)
+def retry(id: IdArgument, wait: WaitOption = False, url: UrlOption = None) -> None:
+    """Run an experiment anew, or what failed or was cancelled of a sweep."""
+    with _service(url) as service:
+        _queued(service, service.retry(id), wait)
+
+
+@cli.command(rich_help_panel=_ASK)
 def curve(
     id: Annotated[str, typer.Argument(metavar="ID", help="swp_...")],
     output: Annotated[Path, typer.Option("-o", "--output", help="What ends in .json, .csv, .svg, .png, .pdf or .vl.json.")],

@@ -184,12 +184,21 @@ def test_status_shows_a_sweep(sweetspot: Sweetspot, service: Service) -> None:
     lidar = {"rho": -0.857, "p": 0.0137, "points": 8}
     service.answer |= {"spec": {"axis": {"path": "views.sigma"}}, "experiments": [failed, queued]}
     service.answer |= {"predictors": {"knn": {"i_nce": None, "lidar": lidar}}}  # as its curve has them
+    verdict = {"metric": "accuracy", "words": "unclear: so far 0 trainings at 0 values; a verdict takes 10 at 5"}
+    service.answer |= {"axis": {"path": "views.sigma"}, "points": [], "verdicts": {"knn": verdict}}
     done = sweetspot("status", "swp_1", "--url", service.url)
     assert done.status == 0
     words = ("swp_1", "noise", "views.sigma", "0.25", "no memory left", "exp_2", "1 queued, 1 failed, 2 total", "lidar", "-0.86")
-    for word in words:
+    for word in (*words, f"knn: {verdict['words']}"):
         assert word in done.stdout
     assert json.loads(sweetspot("status", "swp_1", "--json", "--url", service.url).stdout) == service.answer
+
+
+def test_work_is_stopped_and_begun_anew(sweetspot: Sweetspot, service: Service) -> None:
+    service.answer = {"id": "swp_1", "state": "cancelling"}
+    assert sweetspot("cancel", "swp_1", "--url", service.url).stdout == "swp_1 is cancelling\n"
+    service.answer = {"id": "swp_1", "state": "queued"}
+    assert sweetspot("retry", "swp_1", "--url", service.url).stdout == "swp_1 queued\n"
 
 
 def test_a_preset_is_run_in_the_size_asked_for(sweetspot: Sweetspot, service: Service) -> None:
