@@ -249,7 +249,7 @@ def test_a_recipe_is_printed_or_written(sweetspot: Sweetspot, service: Service, 
     assert file.read_text() == "import torch\n"
     service.answer = {"spec": {"seed": 0}}
     done = sweetspot("recipe", "swp_1", "--format", "json", "--task", "knn", "--url", service.url)
-    assert json.loads(done.stdout) == service.answer
+    assert json.loads(done.stdout) == service.answer["spec"]
     assert sweetspot("recipe", "swp_1", "--format", "keras").status == 2
 
 
