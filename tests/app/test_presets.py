@@ -243,9 +243,9 @@ def test_published_numbers_lie_beside_rows_and_tasks_of_the_sweep() -> None:
 
 @pytest.fixture
 def ablate(api: TestClient) -> Callable[..., Json]:
-    def ablate(views: Json, path: str = "views", dataset: str = "digits", **parts: Any) -> Json:
+    def ablate(views: Json, path: str = "views", dataset: str = "digits", seeds: int = 2, **parts: Any) -> Json:
         base = {"dataset": {"name": dataset}, "views": views, **parts}
-        return dict(api.post("/v1/sweeps", json={"base": base, "axis": {"path": path, "ablate": True}, "seeds": 2}).json())
+        return dict(api.post("/v1/sweeps", json={"base": base, "axis": {"path": path, "ablate": True}, "seeds": seeds}).json())
 
     return ablate
 
@@ -266,7 +266,7 @@ def test_an_ablation_ends_in_costs(api: TestClient, ablate: Callable[..., Json],
         lost = 0.2 * (spec["views"]["crop_p"] == 0) + 0.05 * (spec["views"]["jitter_p"] == 0)
         return 2.0 + 3 * lost, 0.8 - lost + 0.01 * spec["seed"] + 0.001 * lost * spec["seed"]
 
-    sweep = ablate({"kind": "augment"})
+    sweep = ablate({"kind": "augment"}, seeds=3)
     work.finish_all(measure)
     curve = api.get(f"/v1/sweeps/{sweep['id']}/curve").json()
     found = curve["ablation"]["classification"]
