@@ -138,7 +138,8 @@ def test_quick_sizes_take_minutes_on_two_workers(api: TestClient) -> None:
             assert "is not under" in quick["reason"]
             continue
         assert quick["cost"]["seconds"] <= TWENTY_MINUTES_OF_TWO_WORKERS
-        assert quick["cost"]["seconds"] < standard["cost"]["seconds"]
+        if standard["cost"] is not None:  # its dataset may be another one, and not be there
+            assert quick["cost"]["seconds"] < standard["cost"]["seconds"]
         assert quick["trainings"] == quick["cost"]["trainings"]
         assert quick["reason"] is None and quick["differs"]
     assert found["table2-moving-mnist"]["sizes"]["quick"]["cost"]  # of which all is made here
