@@ -6,7 +6,7 @@ measurements give the same curve, and no number of a curve is NaN or infinite: w
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import permutations
 from typing import Any, Literal, NamedTuple
@@ -277,6 +277,9 @@ def trace(
     - `flat`: neither half, nor the line through all, nor an analysis of variance between values finds anything.
     - `unclear`: anything else, a dip for example.
 
+    *Searches.* A search trains where the peak seems to be, and luck attracts trainings: an inverted U must lean the same way,
+    with p < .2 of both lines, over its first values alone, which were fixed beforehand.
+
     *Several tasks.* Within a task both lines must be significant, which needs no correction; each further task is one more chance
     to be wrong. The shapes are each task's own at 5 %; `p_holm` says what is left of an inverted U among so many, and so do the
     words where it is not below 5 %.
@@ -532,6 +535,8 @@ def _judge(
         ), None
     break_at, left, right = _two_lines(task)
     shape, reason = _shape(task, left, right)
+    if axis.search is not None and shape == "inverted_u" and not _stands_by_design(task, axis.search, order):
+        shape, reason = "unclear", "perhaps an inverted U, but its first values alone do not bear it out; let it train more"
     more_seeds = _more_seeds(task, left, right) if shape == "unclear" and MORE in reason else None
     if more_seeds is not None:
         reason = reason.replace(MORE, f"run {more_seeds} more seed{'s' * (more_seeds != 1)}")
@@ -563,6 +568,23 @@ def _judge(
         ),
         sweet_spot=spot,
     ), interval
+
+
+def _stands_by_design(task: _Task, searched: spec.Search, order: _Order) -> bool:
+    """Whether both lines lean the same way over the values alone that a search began with.
+
+    It goes on where the peak seems to be, so that luck attracts trainings; these values hang on no outcome.
+    """
+    assert order.values is not None  # as a search has an order
+    first = search.design(searched)
+    kept = [place for place, position in enumerate(task.positions) if float(order.values[position]) in first]
+    if len(kept) < LEAST_VALUES:
+        return False
+    groups, positions = [task.groups[place] for place in kept], [task.positions[place] for place in kept]
+    _, left, right = _two_lines(
+        replace(task, groups=groups, positions=positions, at=np.arange(len(kept), dtype=np.float64), items=None)
+    )
+    return left.slope > 0 > right.slope and max(left.p, right.p) < LEANING
 
 
 def _among(verdicts: dict[str, Verdict]) -> dict[str, Verdict]:

@@ -65,7 +65,7 @@ def ask(search: spec.Search, trials: Sequence[Trial], count: int = 1) -> list[Tr
 
     It begins with a design of evenly spaced values (of short trainings first, if it has those), goes on where the outcome tells
     most about the place of the peak (predictive entropy search, Hernández-Lobato et al. 2014, by draws from the posterior), and,
-    of 15 trainings or more, keeps a third to repeat its design, which the two-lines test needs on both sides of the peak. Trials
+    of 15 trainings or more, keeps 30 % to repeat its design, which the two-lines test needs on both sides of the peak. Trials
     without a score are taken to come out as expected, so that several asked for at once differ.
     """
     begun, asked = list(trials), list[Trial]()
@@ -92,7 +92,7 @@ def ask(search: spec.Search, trials: Sequence[Trial], count: int = 1) -> list[Tr
 def independent(search: spec.Search, trials: Sequence[Trial]) -> int:
     """How many trainings of the design are still to be asked for, which do not hang on the outcome of any."""
     done = len(trials) if search.short is not None else sum(not trial.short for trial in trials)
-    return max(len(_design(search)) - done, 0)
+    return max(len(design(search)) - done, 0)
 
 
 def peak(
@@ -143,6 +143,14 @@ def ended(search: spec.Search, trials: Sequence[Trial]) -> Literal["tolerance", 
     return "tolerance" if repeated else None
 
 
+def design(search: spec.Search) -> list[float]:
+    """The values that a search begins with, evenly spaced on its scale: they hang on no outcome."""
+    grid = search.grid()
+    at = positions(search, grid)
+    places = {int(np.abs(at - position).argmin()) for position in np.linspace(0, 1, _first_values(search))}
+    return [grid[place] for place in sorted(places)]
+
+
 def share_of_range(search: spec.Search, interval: tuple[float, float]) -> float:
     """The width of an interval of values as a share of the search's range, on its scale."""
     low, high = positions(search, interval)
@@ -174,15 +182,15 @@ def _known_well_enough(search: spec.Search, trials: Sequence[Trial]) -> bool:
 
 def _of_design(search: spec.Search, begun: Sequence[Trial]) -> Trial | None:
     """The next of the design; None where that has been asked for, or waits for short trainings."""
-    design = _design(search)
+    first_values = design(search)
     if _to_be_short(search, begun):
-        return Trial(design[len(begun)], short=True)
+        return Trial(first_values[len(begun)], short=True)
     whole = sum(not trial.short for trial in begun)
     if search.short is None:
-        return Trial(_outside_in(design)[whole]) if whole < len(design) else None
+        return Trial(_outside_in(first_values)[whole]) if whole < len(first_values) else None
     if whole >= LEAST_FULL or any(trial.short and trial.pending for trial in begun):
         return None
-    return Trial([_best_short(begun, design), design[0], design[-1]][whole])
+    return Trial([_best_short(begun, first_values), first_values[0], first_values[-1]][whole])
 
 
 def _independent_is_over(search: spec.Search, begun: Sequence[Trial]) -> bool:
@@ -198,19 +206,12 @@ def _time_for_the_verdict(search: spec.Search, begun: Sequence[Trial]) -> bool:
 def _fewest(search: spec.Search, begun: Sequence[Trial], below: int | None = None) -> Trial | None:
     """The value of the design that was trained least often; None where that is not `below` so many times."""
     whole = [trial.value for trial in begun if not trial.short]
-    value = min(_outside_in(_design(search)), key=whole.count)
+    value = min(_outside_in(design(search)), key=whole.count)
     return Trial(value) if below is None or whole.count(value) < below else None
 
 
-def _design(search: spec.Search) -> list[float]:
-    grid = search.grid()
-    at = positions(search, grid)
-    places = {int(np.abs(at - position).argmin()) for position in np.linspace(0, 1, _first_values(search))}
-    return [grid[place] for place in sorted(places)]
-
-
 def _to_be_short(search: spec.Search, trials: Sequence[Trial]) -> bool:
-    return search.short is not None and sum(trial.short for trial in trials) < len(_design(search))
+    return search.short is not None and sum(trial.short for trial in trials) < len(design(search))
 
 
 def _first_values(search: spec.Search) -> int:
@@ -224,10 +225,10 @@ def _outside_in(values: Sequence[float]) -> list[float]:
     return [values[place] for place in [*first, *(place for place in range(len(values)) if place not in first)]]
 
 
-def _best_short(trials: Sequence[Trial], design: Sequence[float]) -> float:
-    """The value that did best, the middle of the design where all failed."""
+def _best_short(trials: Sequence[Trial], first_values: Sequence[float]) -> float:
+    """The value that did best, the middle one where all failed."""
     done = [(trial.score, trial.value) for trial in trials if trial.short and trial.score is not None]
-    return max(done)[1] if done else design[len(design) // 2]
+    return max(done)[1] if done else first_values[len(first_values) // 2]
 
 
 # What is known --------------------------------------------------------------------------------------------------------

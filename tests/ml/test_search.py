@@ -133,6 +133,16 @@ def test_a_control_without_a_peak_is_no_u_in_95_of_100_searches() -> None:
     assert shapes["inverted_u"] <= 5
 
 
+def test_luck_that_attracts_trainings_makes_no_u() -> None:
+    """The hardest control: level, then falling. By all trainings alike 7 of 100 looked like an inverted U."""
+
+    def measure(t: float, chance: np.random.Generator) -> float:
+        return 0.8 - 0.2 / (1 + math.exp(-6 * (t - 1.8))) + 0.008 * chance.standard_normal()
+
+    runs = (searched(1000 + seed, measure, trainings=16) for seed in range(100))
+    assert sum(traced(*run).verdicts["classification"].shape == "inverted_u" for run in runs) <= 5
+
+
 # Asking ---------------------------------------------------------------------------------------------------------------
 
 
