@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -11,8 +10,7 @@ from app.persistence import files
 from app.persistence.models import Experiment, Sweep
 from app.persistence.sweeps import Member
 from ml import curve
-from ml.curve import Curve, Floats, Measurement, TaskResult
-from ml.search import Trial
+from ml.curve import Curve, Floats, Hint, Measurement, TaskResult
 from ml.spec import Axis, SweepSpec
 
 
@@ -26,19 +24,12 @@ def curve_of(row: Sweep, members: Sequence[Member]) -> Curve:
     at = {number: values.index(place["value"]) for number, place in enumerate(places) if not place["short"]}
     whole = [member for member in members if member.index in at]
     tried = Axis.model_construct(path=axis.path, values=tuple(values), labels=None, search=axis.search, ablate=False)
-    return curve.trace(tried, measurements(whole, at), _hints(places, members))
-
-
-def _hints(places: Sequence[dict[str, Any]], members: Sequence[Member]) -> dict[str, list[Trial]]:
-    """By task, how well a search's short trainings did it."""
-    hints: dict[str, list[Trial]] = {}
-    for member in members:
-        place = places[member.index]
-        if place["short"] and member.experiment.state == "succeeded":
-            for name, result in task_results(member.experiment).items():
-                score = -result.value if result.metric in curve.ERRORS else result.value
-                hints.setdefault(name, []).append(Trial(place["value"], score, short=True, repeat=member.seed))
-    return hints
+    hints = [
+        Hint(places[member.index]["value"], member.seed, task_results(member.experiment))
+        for member in members
+        if member.index not in at and member.experiment.state == "succeeded"
+    ]
+    return curve.trace(tried, measurements(whole, at), hints)
 
 
 def measurements(members: Sequence[Member], at: dict[int, int] | None = None) -> list[Measurement]:

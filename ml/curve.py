@@ -5,7 +5,7 @@ measurements give the same curve, and no number of a curve is NaN or infinite: w
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import permutations
@@ -71,6 +71,15 @@ class Measurement:
     nuisance: float | None = None
     quality: dict[str, float] = field(default_factory=dict)
     """Of `QUALITIES` those that are known."""
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What a short training of a search measured: it stands in no curve, and tells where the peak may be."""
+
+    value: float
+    seed: int
+    tasks: dict[str, TaskResult]
 
 
 # What is answered -----------------------------------------------------------------------------------------------------
@@ -250,9 +259,7 @@ class Curve(Part):
     ablation_words: dict[str, str] | None = Field(None, description="The same in a sentence for each task.")
 
 
-def trace(
-    axis: spec.Axis, measurements: Sequence[Measurement], hints: Mapping[str, Sequence[search.Trial]] | None = None
-) -> Curve:
+def trace(axis: spec.Axis, measurements: Sequence[Measurement], hints: Sequence[Hint] = ()) -> Curve:
     """The curve of the measurements there are so far, in any order; the first task of a measurement is the one regimes go by.
 
     *Direction.* What follows speaks of accuracy. Of a metric of which less is better the sign is turned first, so that lines
@@ -292,7 +299,7 @@ def trace(
     which all values share, by the normal approximation to their bootstrap; the 2.5 and 97.5 % quantiles of the maximum are
     widened to half-way to the value's neighbours, since a sweep resolves no finer. The values of a search crowd at the peak, and
     most have one training: there it is the maximum that its Gaussian process expects, and the quantiles of that maximum's draws.
-    `hints` are, by task, the short trainings that the process knows of, too.
+    `hints` are the short trainings that the process knows of, too.
 
     *Predictors.* Spearman's rank correlation over the points, of means over the seeds, of each measure that needs no probe with
     each task; equal values share their mean rank.
@@ -316,7 +323,7 @@ def trace(
     ablation = {name: _ablation(name, axis, at_value) for name in names} if axis.ablate else None
     verdicts, intervals = {}, {}
     for name in names:
-        verdicts[name], intervals[name] = _judge(name, axis, points, at_value, order, (hints or {}).get(name, ()))
+        verdicts[name], intervals[name] = _judge(name, axis, points, at_value, order, hints)
     verdicts = _among(verdicts)
     if names and order.along_information and (interval := intervals[names[0]]):
         points = [_with_regime(point, position, interval) for point, position in zip(points, order.positions, strict=True)]
@@ -509,7 +516,7 @@ def _judge(
     points: Sequence[Point],
     at_value: Sequence[Sequence[Measurement]],
     order: _Order,
-    hints: Sequence[search.Trial],
+    hints: Sequence[Hint],
 ) -> tuple[Verdict, Interval | None]:
     """The verdict, and the interval of the peak as positions in the order of information where there is one."""
     task = _task(name, at_value, order)
@@ -542,8 +549,10 @@ def _judge(
         reason = reason.replace(MORE, f"run {more_seeds} more seed{'s' * (more_seeds != 1)}")
     spot = interval = None
     if shape == "inverted_u":
-        trials = [*_trials(name, axis, at_value), *hints]
-        peak, interval = _peak(task) if axis.search is None else _searched_peak(task, axis, order, trials)
+        if axis.search is None:
+            peak, interval = _peak(task)
+        else:
+            peak, interval = _searched_peak(task, axis, order, list(_trials(name, axis, at_value, hints)))
         best = next(points[index] for index in order.members(peak) if name in points[index].tasks)
         spot = _sweet_spot(name, best, order, interval)
         reason = _peak_in_words(axis, spot, task.metric, order.along_information)
@@ -746,13 +755,20 @@ def _peak(task: _Task) -> tuple[int, Interval]:
     return task.positions[peak], (float(low), float(high))
 
 
-def _trials(name: str, axis: spec.Axis, at_value: Sequence[Sequence[Measurement]]) -> Iterator[search.Trial]:
-    """What a search was told of a task."""
-    for value, group in zip(axis.values, at_value, strict=True):
-        for one in group if axis.search else ():
-            for result in _finite_results([one], name):
-                score = -result.value if result.metric in ERRORS else result.value
-                yield search.Trial(float(value), score, repeat=one.seed)  # type: ignore[arg-type]
+def _trials(
+    name: str, axis: spec.Axis, at_value: Sequence[Sequence[Measurement]], hints: Sequence[Hint]
+) -> Iterator[search.Trial]:
+    """What a search was told of a task, by whole trainings and by short ones."""
+    whole = [
+        (Hint(float(value), one.seed, one.tasks), False)  # type: ignore[arg-type]
+        for value, group in zip(axis.values, at_value, strict=True)
+        for one in group
+    ]
+    for one, short in [*whole, *((hint, True) for hint in hints)]:
+        result = one.tasks.get(name)
+        if result is not None and math.isfinite(result.value):
+            score = -result.value if result.metric in ERRORS else result.value
+            yield search.Trial(one.value, score, short, repeat=one.seed)
 
 
 def _of_other_items(items: Floats, chance: np.random.Generator) -> Floats:
