@@ -3,11 +3,12 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint bench bench-mi bench-mi-seeds bench-search reproduce lock
+.PHONY: help setup demo test test-faults soak lint audit bench bench-mi bench-mi-seeds bench-search bench-load reproduce lock
 
 VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
+MINUTES ?= 30
 COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header
 SUITS = import sys; sys.exit(sys.version_info < (3, 11))
@@ -36,11 +37,25 @@ demo: $(READY) ## Trace a real curve: mutual information against accuracy, on ha
 test: $(READY) ## Run the tests, in two processes; those on real datasets look for them in SWEETSPOT_DATASETS.
 	$(BIN)/python -m pytest -q -n 2 $(ARGS)
 
+test-faults: $(READY) ## Everything that the service survives, at full length: kills, freezes, servers that go, all of it a hundred times.
+	$(BIN)/python -m pytest -q tests/faults -m "long or not long" $(ARGS)
+
+soak: $(READY) ## Any sequence of submissions, cancels, retries, deletes and faults, for MINUTES.
+	SOAK_MINUTES=$(MINUTES) $(BIN)/python -m pytest -q tests/faults/test_machine.py -m long $(ARGS)
+
 lint: $(READY) ## Check style, types, and who may import whom.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# B101: assertions say what is so anyway, to people and to mypy; no input decides them, and -O changes nothing.
+# B403, B404: that pickle or subprocess is imported is no finding. B603, B606: commands are lists of our own words, without a shell.
+SKIPPED := B101,B403,B404,B603,B606
+
+audit: $(READY) ## Look for what bandit finds unsafe in the code, and for known holes in what is installed.
+	$(BIN)/bandit --quiet --recursive --skip $(SKIPPED) app ml workers migrations
+	$(BIN)/pip-audit --requirement requirements.lock --require-hashes --no-deps --disable-pip --strict
 
 bench: $(READY) ## Measure what the documentation says about speed.
 	$(BIN)/python -m benchmarks.run $(ARGS)
@@ -53,6 +68,9 @@ bench-mi-seeds: $(READY) ## The default estimators on many draws, also of what n
 
 bench-search: $(READY) ## What a search for the peak saves against a dense grid, and whether its intervals hold: resumable.
 	$(BIN)/python -m benchmarks.search $(ARGS)
+
+bench-load: $(READY) ## Fifty clients submit and poll at once while two workers run five thousand tiny jobs.
+	$(BIN)/python -m benchmarks.load $(ARGS)
 
 reproduce: $(READY) ## Trace the paper's curves on real data: hours, resumable; one family with reproduce-NAME.
 	$(BIN)/python -m benchmarks.reproduce $(ARGS)

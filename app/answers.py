@@ -7,7 +7,7 @@ from typing import Any
 
 from app import presets, schemas
 from app.persistence import datasets, sweeps
-from app.persistence.models import TERMINAL, Dataset, Experiment, MiEstimate, Preview, Sweep
+from app.persistence.models import TERMINAL, Checkpoint, Dataset, Experiment, MiEstimate, Preview, Sweep
 from app.persistence.sweeps import Member
 
 LEAST_TRAINED = 0.05  # trainings after which a sweep says when it may end
@@ -104,9 +104,10 @@ def upload(row: Dataset) -> schemas.Upload:
     )
 
 
-def checkpoint(known: dict[str, Any]) -> schemas.Checkpoint:
+def checkpoint(row: Checkpoint) -> schemas.Checkpoint:
     """A checkpoint as clients see it."""
-    return schemas.Checkpoint(**known, links={"self": f"/v1/checkpoints/{known['id']}"})
+    links = {"self": f"/v1/checkpoints/{row.id}"}
+    return schemas.Checkpoint(id=row.id, name=row.name, size=row.size, format=row.format, links=links)
 
 
 def mi_estimate(row: MiEstimate) -> schemas.MiEstimation:

@@ -9,6 +9,8 @@ from app.dataset_headers import UNREADABLE, header
 from app.errors import Invalid
 from ml import spec
 
+LARGEST_DIRECTORY = 2**20  # bytes of the npz's, in which two arrays have some hundred
+
 
 def check(path: Path, asked: spec.MiEstimate) -> None:
     """Raise Invalid, with what the file holds and what would be accepted, where it cannot be measured as it was asked for."""
@@ -17,7 +19,7 @@ def check(path: Path, asked: spec.MiEstimate) -> None:
             alone = file.read(6) == b"\x93NUMPY"
         if alone:
             raise _refused("the file is a single array; save both as an npz, by np.savez(file, x=x, y=y)")
-        with ZipFile(path) as archive:
+        with spec.SparingFile(path, LARGEST_DIRECTORY) as file, ZipFile(file) as archive:
             pairs, others = (_rows(archive, name) for name in ("x", "y"))
     except UNREADABLE as error:
         raise _refused(f"the file cannot be read as an npz, which np.savez(file, x=x, y=y) makes: {error}") from None
@@ -47,6 +49,8 @@ def _rows(archive: ZipFile, name: str) -> int:
         raise _refused(f"{name} has the shape {list(shape)}; it must be [N, d], or [N] for one dimension")
     if shape[0] < spec.LEAST_PAIRS:
         raise _refused(f"{name} has {shape[0]} rows; an estimate needs at least {spec.LEAST_PAIRS} pairs")
+    if archive.namelist().count(member) > 1:
+        raise _refused(f"there are several arrays {name!r} in the file; once is enough")
     if math.prod(shape[1:]) > spec.MOST_COLUMNS:
         raise _refused(f"{name} has {shape[1]} columns; at most {spec.MOST_COLUMNS} are accepted")
     if (numbers := math.prod(shape)) > spec.MOST_NUMBERS:

@@ -7,10 +7,12 @@ from typing import IO, Any, Literal
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 from app.errors import Invalid
+from ml.spec import SparingFile
 
 Format = Literal["safetensors", "torch"]
 LONGEST_HEADER = 8 * 2**20  # bytes of a safetensors' JSON; a ResNet-50 needs 30 thousand
 MOST_MEMBERS = 20_000  # of a zip, in which each tensor is one
+LARGEST_DIRECTORY = 8 * 2**20  # bytes of a zip's, which names its members
 BYTES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
@@ -25,7 +27,7 @@ def check(path: Path) -> Format:
     with path.open("rb") as file:
         start = file.read(4)
         if start.startswith(b"PK\x03\x04"):
-            _check_torch(file)
+            _check_torch(path)
             return "torch"
         if start.startswith(b"\x80"):  # the opcode with which a pickle begins
             raise _refused(
@@ -35,9 +37,9 @@ def check(path: Path) -> Format:
         return "safetensors"
 
 
-def _check_torch(file: IO[bytes]) -> None:
+def _check_torch(path: Path) -> None:
     try:
-        with ZipFile(file) as archive:
+        with SparingFile(path, LARGEST_DIRECTORY) as file, ZipFile(file) as archive:
             members = archive.infolist()
     except (BadZipFile, ValueError, OSError, EOFError, NotImplementedError) as error:
         raise _refused(f"the file cannot be read as a zip: {error}") from None
@@ -48,8 +50,12 @@ def _check_torch(file: IO[bytes]) -> None:
         raise _refused("the file is a TorchScript archive, which is a program")
     if names.count("data.pkl") != 1:
         raise _refused("the file is a zip without a data.pkl in its one folder, so torch.save did not write it")
-    if any(member.compress_type != ZIP_STORED for member in members):
-        raise _refused("the zip's members are compressed, as torch.save never writes them")
+    if len(set(names)) < len(names):
+        raise _refused("the zip has several members of one name")
+    if any(member.compress_type != ZIP_STORED or member.flag_bits & 1 for member in members):
+        raise _refused("the zip's members are compressed or encrypted, as torch.save never writes them")
+    if sum(member.file_size for member in members) > path.stat().st_size:
+        raise _refused("the zip's members are larger together than the file, so they overlap or break off")
 
 
 def _check_safetensors(file: IO[bytes], size: int) -> None:

@@ -4,16 +4,21 @@ import os
 import re
 import socket
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from app.keys_cli import KeysError, keys_cli, require_key
 from app.settings import SettingsError, settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
 
+    from app.backup import Manifest
     from app.client import CurveFormat, Json, Sweetspot
 
 cli = typer.Typer(
@@ -25,7 +30,9 @@ cli = typer.Typer(
 _HERE = "On this machine"
 _ASK = "Ask the service"
 _PARTS = "Single parts, for many machines"
+_KEEP = "Keep and tidy"
 
+cli.add_typer(keys_cli, name="keys", rich_help_panel=_PARTS)
 PortOption = Annotated[int | None, typer.Option("--port", help="Port of the API; 0 is any free one.", show_default="8000")]
 DataDirOption = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder of the databases, artifacts and uploads.", show_default=".sweetspot")
@@ -329,10 +336,23 @@ def api(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: PortOption = None,
 ) -> None:
-    """Run the API alone. Needs DATABASE_URL and REDIS_URL."""
+    """Run the API alone. Needs DATABASE_URL and REDIS_URL, and a key where it listens on more than the loopback."""
     settings().require_database_url(), settings().require_redis_url()
+    if not _is_loopback(host):
+        require_key(host)
+        os.environ["SWEETSPOT_AUTH"] = "off" if settings().auth == "off" else "on"  # whoever reaches it may be of another machine
     listen = ["--host", host, "--port", str(settings().port if port is None else port)]
-    _become("uvicorn", "app.main:create_app", "--factory", *listen, "--no-access-log", "--timeout-graceful-shutdown", "3")
+    _become(
+        "uvicorn",
+        "app.main:create_app",
+        "--factory",
+        *listen,
+        "--ws",
+        "none",
+        "--no-access-log",
+        "--timeout-graceful-shutdown",
+        "3",
+    )
 
 
 @cli.command(rich_help_panel=_PARTS)
@@ -351,17 +371,103 @@ def migrate() -> None:
     _become("migrations")
 
 
+@cli.command(rich_help_panel=_KEEP)
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE.tar", help="To be written; it holds whatever the service knows.")],
+    data_dir: DataDirOption = None,
+) -> None:
+    """Write the database and its files into one tar, while the service runs. Of the data folder, or of DATABASE_URL."""
+    from app import backup as backups  # noqa: PLC0415
+
+    with _on(data_dir):
+        _told(backups.make(file), file)
+
+
+@cli.command(rich_help_panel=_KEEP)
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE.tar", exists=True, dir_okay=False, help="What `backup` wrote.")],
+    data_dir: DataDirOption = None,
+) -> None:
+    """Bring a backup into an empty data folder, or into an empty database (DATABASE_URL) and an empty artifacts folder."""
+    from app import backup as backups  # noqa: PLC0415
+
+    with _on(data_dir, may_be_new=True):
+        _told(backups.restore(file), settings().artifacts_dir)
+
+
+@cli.command(rich_help_panel=_KEEP)
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Remove files that nobody has a use for, and what was kept for long enough; the reconciler does it hourly."""
+    from app.persistence import files, garbage, schema  # noqa: PLC0415
+    from app.persistence.database import open_session  # noqa: PLC0415
+
+    with _on(data_dir), open_session() as session:
+        if fault := schema.fault(session):
+            raise SettingsError(f"the database: {fault}")
+        found = garbage.find(session)
+        session.commit()
+        total = 0
+        for one in found:
+            size = files.size(one.path)
+            total += size
+            typer.echo(f"{size:>14,}  {one.path}  {one.why}")
+        done = not dry_run and garbage.retire(session)
+        session.commit()
+        if done:
+            garbage.remove(session)
+            session.commit()
+    typer.echo(f"{'removed' if done else 'would remove'} {total:,} bytes in {len(found)} places", err=True)
+    if not dry_run and not done:
+        typer.echo("nothing was removed: a backup, or another one of these, is at it", err=True)
+        raise typer.Exit(1)
+
+
 class _SpecFileError(ValueError):
     """A file that cannot be read as a spec, and where."""
 
 
 def _is_ours(error: Exception) -> bool:
     """Whether the error is one that says all there is to say."""
+    from sqlalchemy.exc import OperationalError  # noqa: PLC0415
+
+    from app.backup import BackupError  # noqa: PLC0415
     from app.client import SweetspotError  # noqa: PLC0415
     from app.embedded import EmbeddedError  # noqa: PLC0415
     from app.up import UpError  # noqa: PLC0415
 
-    return isinstance(error, SweetspotError | UpError | EmbeddedError | SettingsError | _SpecFileError | OSError)
+    ours = SweetspotError | UpError | EmbeddedError | KeysError | BackupError | SettingsError | _SpecFileError | OSError
+    return isinstance(error, ours | OperationalError)
+
+
+def _is_loopback(host: str) -> bool:
+    from ipaddress import ip_address  # noqa: PLC0415
+
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@contextmanager
+def _on(data_dir: Path | None, may_be_new: bool = False) -> "Iterator[None]":
+    """The settings are those of a data folder, and its database answers."""
+    from app import backup as backups  # noqa: PLC0415
+
+    if data_dir is not None:
+        os.environ["SWEETSPOT_DATA_DIR"] = str(data_dir)
+        settings.cache_clear()
+    with backups.database(may_be_new):
+        yield
+
+
+def _told(manifest: "Manifest", where: Path) -> None:
+    for name, fault in manifest.faults.items():
+        typer.echo(f"{name}: {fault} when the backup was made", err=True)
+    size = sum(member["size"] for member in manifest.members.values())
+    typer.echo(f"{where}: {len(manifest.members)} members, {size:,} bytes, tables of version {manifest.schema}")
 
 
 def _service(url: str | None) -> "Sweetspot":
@@ -383,7 +489,7 @@ def _read(file: Path) -> "Json":
     name = "stdin" if str(file) == "-" else str(file)
     try:
         text = sys.stdin.read() if name == "stdin" else file.read_text()
-        found = yaml.load(text, Loader)
+        found = yaml.load(text, Loader)  # nosec B506 # it is a SafeLoader
     except UnicodeDecodeError:
         raise _SpecFileError(f"{name} is not text") from None
     except yaml.MarkedYAMLError as error:

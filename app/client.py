@@ -8,6 +8,7 @@ with Sweetspot() as service:
 import json
 import os
 import random
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -86,12 +87,18 @@ class ConflictError(ProblemError):
     """409: its state forbids it."""
 
 
+class AuthError(ProblemError):
+    """401 or 403: it takes a key, or another one."""
+
+
 class UnavailableError(ProblemError):
     """429, 502, 503 or 504: not now."""
 
 
 _ERRORS: dict[int, type[ProblemError]] = {
     400: InvalidError,
+    401: AuthError,
+    403: AuthError,
     404: NotFoundError,
     409: ConflictError,
     422: InvalidError,
@@ -121,18 +128,25 @@ class Png(bytes):
 class Sweetspot:
     """A running service.
 
-    `url` is by default SWEETSPOT_URL, else that of the `sweetspot up` on the data folder, else http://127.0.0.1:8000. A call that
-    fails for want of a connection, or as `retryable`, is tried again for `patience` seconds; one Idempotency-Key sees to it that
-    nothing is created twice. Errors are SweetspotErrors.
+    `url` is by default SWEETSPOT_URL, else that of the `sweetspot up` on the data folder, else http://127.0.0.1:8000; `key` is by
+    default SWEETSPOT_KEY, else none, which does where the service is on this machine. A call that fails for want of a connection,
+    or as `retryable`, is tried again for `patience` seconds; one Idempotency-Key sees to it that nothing is created twice. Errors
+    are SweetspotErrors.
     """
 
     def __init__(self, url: str | None = None, key: str | None = None, *, data_dir: Path | None = None, patience: float = 30):
         self.url = (url or _default_url(data_dir)).rstrip("/")
         self._patience = patience
         self._reached = False
+        key = (os.environ.get("SWEETSPOT_KEY", "") if key is None else key).strip()
+        if not re.fullmatch(r"[!-~]*", key):
+            raise SweetspotError("the key holds what no key holds; look at SWEETSPOT_KEY")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         proxied = httpx.URL(self.url).host not in ("127.0.0.1", "localhost", "::1")  # no proxy knows our loopback
         self._http = httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=proxied)
+
+    def __repr__(self) -> str:
+        return f"Sweetspot({self.url!r})"
 
     def __enter__(self) -> Self:
         return self
@@ -418,6 +432,7 @@ class Sweetspot:
         started, pause = time.monotonic(), 0.1
         while True:
             error: SweetspotError
+            told = 0.0  # seconds that the service asks to wait
             try:
                 answer = self._http.send(request())
             except httpx.TransportError as failure:
@@ -430,9 +445,10 @@ class Sweetspot:
                 error, patience = _problem(answer), self._patience
                 if not error.retryable:
                     raise error
-            if time.monotonic() + pause - started > patience:
+                told = _seconds(answer.headers.get("Retry-After", "")) if answer.status_code == 429 else 0.0
+            if time.monotonic() + max(pause, told) - started > patience:
                 raise error from None
-            time.sleep(pause * random.uniform(0.5, 1))  # apart, where many try again at once
+            time.sleep(told + pause * random.uniform(0.5, 1))  # nosec B311 # apart, where many try again at once
             pause = min(2 * pause, 2.0)
 
     def _stream(self, path: str, after: int) -> Iterator[Event]:
@@ -477,6 +493,10 @@ def _encoded(body: Any) -> bytes:
         return json.dumps(plain, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise SweetspotError(f"this cannot be sent as JSON: {error}") from None
+
+
+def _seconds(retry_after: str) -> float:
+    return float(retry_after) if re.fullmatch(r"\d{1,6}", retry_after) else 0.0
 
 
 def _problem(answer: httpx.Response) -> ProblemError:

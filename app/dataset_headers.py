@@ -19,6 +19,7 @@ from ml.spec import DatasetFacts
 LEAST_ITEMS = 8  # in each split
 LEAST_SIDE = 8  # pixels, of stored images
 LARGEST_SIZE = 512  # pixels at which images are seen by default
+LONGEST_HEADER = 10_000  # bytes of an npy's, as numpy has it
 FOLDER_SIZE = 64  # pixels at which images of folders are seen by default
 UNREADABLE = (ValueError, OSError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 PHOTOS = "photos"  # the folder in which folders hold photographs, without classes
@@ -151,10 +152,16 @@ def _read_npz(path: Path) -> tuple[dict[str, tuple[tuple[int, ...], Any]], dict[
 
 def header(file: IO[bytes]) -> tuple[tuple[int, ...], Any]:
     """Shape and type of an open npy, which stands at its numbers then. Raises one of UNREADABLE."""
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    shape, _, dtype = read[np.lib.format.read_magic(file)](file)
+    read = {(1, 0): (2, np.lib.format.read_array_header_1_0), (2, 0): (4, np.lib.format.read_array_header_2_0)}
+    digits, parse = read[np.lib.format.read_magic(file)]
+    length = file.read(digits)
+    if (claimed := int.from_bytes(length, "little")) > LONGEST_HEADER:  # numpy would read it all before it says so
+        raise ValueError(f"an array's header of {claimed} bytes; at most {LONGEST_HEADER} are read")
+    shape, _, dtype = parse(BytesIO(length + file.read(claimed)))
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which would have to be unpickled")
+    if any(side < 0 for side in shape):
+        raise ValueError(f"an array's shape is {shape}")
     return shape, dtype
 
 

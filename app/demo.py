@@ -31,7 +31,7 @@ def demo(seed: int | None = None, keep: bool = False, port: int | None = None, d
     console = Console()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds, as Ctrl-C does
     folder = (data_dir or settings().data_dir).resolve()
-    with _service(folder, port, keep, console) as url, Sweetspot(url) as service:
+    with _service(folder, port, keep, console) as url, Sweetspot(url, key="") as service:
         sweep = service.run_preset(PRESET, seed=seed)
         console.print(f"Preset {PRESET}: {_described(service)}", highlight=False, soft_wrap=True)
         reused = sum(member["reused"] for member in sweep["experiments"])

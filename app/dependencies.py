@@ -14,13 +14,14 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.errors import FieldError, IdempotencyMismatch, InFlight, Invalid
-from app.persistence import bell
+from app.persistence import bell, callers
 from app.persistence.database import open_session
 from app.persistence.models import IdempotencyKey
 from app.problems import escaped
 
 LONGEST_WAIT = 60  # seconds
 DEEPEST = 32  # levels of a body
+UNKEEPABLE = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")  # by databases, XML and terminals
 TEXT = r"^[^\x00]*$"  # what a database can look for
 WAITERS = threading.BoundedSemaphore(128)  # of the thread pool's 256, so that waiting clients cannot starve the others
 
@@ -104,10 +105,11 @@ def once_for(request: Request, response: Response, session: Session, key: str | 
     once = Once(session, response, key, fingerprint)
     if key is None:
         return once
-    number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], signed=True)
+    owner = callers.owner()
+    number = int.from_bytes(hashlib.sha256(f"{owner}\n{key}".encode()).digest()[:8], signed=True)
     if not session.scalar(select(func.pg_try_advisory_xact_lock(number))):
         raise InFlight("the first request with this Idempotency-Key is still being answered")
-    row = session.get(IdempotencyKey, key)
+    row = session.get(IdempotencyKey, (owner, key))
     if row is None:
         return once
     if row.fingerprint != fingerprint:
@@ -116,22 +118,43 @@ def once_for(request: Request, response: Response, session: Session, key: str | 
     raise Replay(row.status, {**row.headers, "Idempotent-Replayed": "true"}, row.body)
 
 
+class _Twice(dict[str, Any]):
+    """An object of which a name comes twice, so that readers may differ on what it says."""
+
+    name: str
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) == len(pairs):
+        return made
+    twice = _Twice(made)
+    twice.name = next(name for index, (name, _) in enumerate(pairs) if name in dict(pairs[:index]))
+    return twice
+
+
 def _parsed(body: bytes) -> Any:
     try:
-        return json.loads(body) if body else None
+        return json.loads(body, object_pairs_hook=_object) if body else None
     except (ValueError, RecursionError):  # whether that is wrong is for the endpoint to say, which may need no body
         return body.hex()
 
 
 def refuse_unkeepable(value: Any, pointer: str = "", depth: int = DEEPEST) -> None:
-    """What no spec needs and no database keeps: NUL, halves of surrogate pairs, and nesting without end. Raises Invalid."""
+    """What no spec needs and not everybody keeps: control characters, halves of surrogate pairs, nesting without end, and names
+    that come twice.
+
+    Raises Invalid.
+    """
     if depth == 0:
         raise Invalid.field(pointer, f"nested more than {DEEPEST} levels deep")
-    if isinstance(value, str) and (found := re.search("[\0\ud800-\udfff]", value)):
+    if isinstance(value, str) and (found := UNKEEPABLE.search(value)):
         raise Invalid.field(pointer, f"any text without the character {found[0]!r}, which cannot be kept")
     if isinstance(value, list):
         for index, item in enumerate(value):
             refuse_unkeepable(item, f"{pointer}/{index}", depth - 1)
+    if isinstance(value, _Twice):
+        raise Invalid.field(f"{pointer}/{escaped(value.name)}", "once, not twice in one object")
     if isinstance(value, dict):
         for name, item in value.items():
             refuse_unkeepable(name, pointer, depth)

@@ -315,7 +315,8 @@ def _socket_folder(home: Path) -> Path:
         return home
     mark = hashlib.sha256(str(home).encode()).hexdigest()[:16]
     base = tempfile.gettempdir()
-    return Path(base if len(base) < 50 else "/tmp") / f"sweetspot-{os.geteuid()}-{mark}"
+    base = base if len(base) < 50 else "/tmp"  # nosec B108 # the folder in it is made our own by `_own`, or refused
+    return Path(base) / f"sweetspot-{os.geteuid()}-{mark}"
 
 
 def _own(folder: Path, user: str | None) -> None:

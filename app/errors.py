@@ -26,6 +26,11 @@ class DomainError(Exception):
         self.errors = errors
         self.extra = extra
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What its answer says beside the document."""
+        return {"Retry-After": "1"} if self.retryable else {}
+
 
 class NotFound(DomainError):
     """There is no such thing."""
@@ -91,3 +96,58 @@ class Unavailable(DomainError):
     slug = "unavailable"
     title = "Not available for now"
     retryable = True
+
+
+class Unauthorized(DomainError):
+    """It takes a key, and the request has none that is good."""
+
+    status = 401
+    slug = "unauthorized"
+    title = "It takes a key"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """How a key is sent, RFC 6750."""
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class Forbidden(DomainError):
+    """The key does not allow it, or the request comes from another site's page."""
+
+    status = 403
+    slug = "forbidden"
+    title = "Not allowed"
+
+
+class QuotaExceeded(DomainError):
+    """It would be more than the key may have at once; waiting helps once some of that is done or deleted."""
+
+    status = 429
+    slug = "quota"
+    title = "The key's quota is used up"
+
+    def __init__(self, quota: str, limit: int, used: int, detail: str) -> None:
+        super().__init__(detail, quota=quota, limit=limit, used=used)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """A guess: trainings take minutes."""
+        return {"Retry-After": "60"}
+
+
+class RateExceeded(DomainError):
+    """Too many requests in too short a time."""
+
+    status = 429
+    slug = "rate-limit"
+    title = "Too many requests"
+    retryable = True
+
+    def __init__(self, detail: str, seconds: int) -> None:
+        super().__init__(detail)
+        self.seconds = seconds
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """When to come again."""
+        return {"Retry-After": str(self.seconds)}

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import math
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -137,11 +138,24 @@ def render(specification: Specification, form: Format) -> bytes:
 
     if form == "vl.json":
         return json.dumps(specification, ensure_ascii=False).encode()
+    specification = _drawable(specification)
     if form == "svg":
         return vl_convert.vegalite_to_svg(specification).encode()
     if form == "png":
         return vl_convert.vegalite_to_png(specification, scale=2)
     return vl_convert.vegalite_to_pdf(specification)
+
+
+NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def _drawable(part: Any) -> Any:
+    """A specification without characters that an SVG cannot hold: vl-convert would end the process over one."""
+    if isinstance(part, str):
+        return NO_XML.sub("\ufffd", part)
+    if isinstance(part, dict):
+        return {_drawable(name): _drawable(value) for name, value in part.items()}
+    return [_drawable(item) for item in part] if isinstance(part, list | tuple) else part
 
 
 def without_verdict(curve: Curve) -> str:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from uuid6 import uuid7
 
-Prefix = Literal["exp", "swp", "prv", "ds", "mie"]
+Prefix = Literal["exp", "swp", "prv", "ds", "mie", "key"]
 
 
 def new_id(prefix: Prefix) -> str:

@@ -9,10 +9,24 @@ from fastapi.responses import Response
 from fastapi_offline import FastAPIOffline
 
 from app import openapi, problems
+from app.authentication import Authentication
 from app.dependencies import Replay
-from app.middleware import BodyLimit, EntityTags, Head, RequestId
-from app.routers import catalog, checkpoints, datasets, experiments, health, mi_estimates, pages, presets, previews, sweeps
-from app.settings import configure_logs
+from app.logs import configure_logs
+from app.middleware import BodyLimit, EntityTags, Head, Latency, RequestId, SafeHeaders
+from app.routers import (
+    catalog,
+    checkpoints,
+    datasets,
+    experiments,
+    health,
+    key,
+    mi_estimates,
+    pages,
+    presets,
+    previews,
+    sign_in,
+    sweeps,
+)
 from app.version import VERSION
 
 LARGEST_BODY = 4 * 2**20  # bytes; the largest sweep of whole recipes needs a tenth
@@ -38,11 +52,15 @@ def create_app() -> FastAPI:
     streamed = (datasets.router, checkpoints.router, mi_estimates.router)
     app.add_middleware(BodyLimit, most=LARGEST_BODY, streamed=[router.prefix for router in streamed])
     app.add_middleware(EntityTags)
+    app.add_middleware(Authentication)
     app.add_middleware(Head)
+    app.add_middleware(SafeHeaders)
+    app.add_middleware(Latency)
     app.add_middleware(RequestId)
     problems.install(app)
     app.add_exception_handler(Replay, _replay)
-    for module in (experiments, sweeps, presets, previews, datasets, checkpoints, mi_estimates, catalog, health, pages):
+    v1 = (experiments, sweeps, presets, previews, datasets, checkpoints, mi_estimates, catalog, key)
+    for module in (*v1, health, pages, sign_in):
         app.include_router(module.router)
     app.mount("/static", pages.static_files())
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]

@@ -1,5 +1,6 @@
 """What happens to every request, whatever it asks: its id, its log line, HEAD, its size, and entity tags."""
 
+import asyncio
 import hashlib
 import re
 import time
@@ -11,7 +12,26 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid6 import uuid7
 
+from app import metrics
+
+NOTHING = "default-src 'none'; frame-ancestors 'none'"  # that a browser may do with an answer that is no page
+DRAWN = f"{NOTHING}; style-src 'unsafe-inline'; img-src data:; sandbox"  # a picture that could hold scripts
+SAFE_HEADERS = {
+    "Content-Security-Policy": NOTHING,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+}
+PAGE = "frame-ancestors 'none'; base-uri 'none'; form-action 'self'; object-src 'none'"  # that no page does
+DOCS = f"default-src 'self' 'unsafe-inline'; img-src 'self' data:; {PAGE}"
+YEAR = 365 * 24 * 3600  # seconds
+
 log = structlog.get_logger()
+
+PATIENCE = 60.0  # seconds from one piece of a body to the next
 
 
 class RequestId:
@@ -27,6 +47,8 @@ class RequestId:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if re.fullmatch(r"[\x21-\x7e]{1,128}", given) else uuid7().hex
         scope.setdefault("state", {})["request_id"] = request_id
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)  # until this request's task ends, whoever logs meanwhile
         start = time.monotonic()
 
         async def send_with_id(message: Message) -> None:
@@ -34,12 +56,65 @@ class RequestId:
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
                 if scope["method"] != "GET" or message["status"] >= 400:  # who polls need not be told of
                     milliseconds = round(1000 * (time.monotonic() - start), 1)
-                    log.info(
-                        f"{scope['method']} {scope['path']}", status=message["status"], ms=milliseconds, request_id=request_id
-                    )
+                    log.info(f"{scope['method']} {scope['path']}", status=message["status"], ms=milliseconds)
             await send(message)
 
         return await self.app(scope, receive, send_with_id)
+
+
+class SafeHeaders:
+    """Says with every answer what a browser may do with it: pages have policies of their own, the rest is not run or framed."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        secure = "https" in (scope.get("scheme", "http"), Headers(scope=scope).get("x-forwarded-proto", "").split(",")[0].strip())
+
+        async def send_safe(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                if scope["path"] == "/docs":
+                    headers["Content-Security-Policy"] = DOCS
+                elif headers.get("content-type", "").startswith("image/svg+xml"):
+                    headers["Content-Security-Policy"] = DRAWN
+                for name, value in SAFE_HEADERS.items():
+                    headers.setdefault(name, value)
+                if secure:
+                    headers["Strict-Transport-Security"] = f"max-age={YEAR}"
+            await send(message)
+
+        return await self.app(scope, receive, send_safe)
+
+
+class Latency:
+    """Measures how long it takes until an answer begins, by route and not by path, of which there are as many as ids."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        start = time.monotonic()
+
+        def measured(status: int) -> None:
+            metrics.observe(scope, status, time.monotonic() - start)
+
+        async def send_measured(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                measured(message["status"])
+            await send(message)
+
+        try:
+            return await self.app(scope, receive, send_measured)
+        except Exception:
+            measured(500)  # the answer is made further out
+            raise
 
 
 class Head:
@@ -53,20 +128,25 @@ class Head:
         if scope["type"] != "http" or scope["method"] != "HEAD":
             return await self.app(scope, receive, send)
         ended = False
+        inner: Scope = {**scope, "method": "GET"}
 
         async def send_head(message: Message) -> None:
             nonlocal ended
             if message["type"] == "http.response.start":
+                scope["route"] = inner.get("route")
                 await send(message)
             elif not ended:  # at the first piece already: a stream may have no last one
                 ended = True
                 await send({"type": "http.response.body", "body": b""})
 
-        return await self.app({**scope, "method": "GET"}, receive, send_head)
+        return await self.app(inner, receive, send_head)
 
 
 class BodyLimit:
-    """Refuses a body of more than `most` bytes, without reading the rest of it; `streamed` paths see to that themselves."""
+    """Refuses a body of more than `most` bytes, one that is packed and one that stops coming, without reading the rest of it.
+
+    `streamed` paths see to the size themselves.
+    """
 
     def __init__(self, app: ASGIApp, most: int, streamed: Collection[str] = ()) -> None:
         self.app = app
@@ -75,15 +155,26 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] != "http" or scope["path"] in self.streamed:
+        if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        taken = 0
+        encoding = Headers(scope=scope).get("content-encoding", "identity").strip().lower()
+        counted = scope["path"] not in self.streamed
+        taken, whole = 0, False
 
         async def receive_some() -> Message:
-            nonlocal taken
-            message = await receive()
+            nonlocal taken, whole
+            if whole:  # what comes now is that the client has gone, whenever that is
+                return await receive()
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, f"nothing more of the body came for {PATIENCE:g} seconds") from None
+            whole = not message.get("more_body")
             taken += len(message.get("body", b""))
-            if taken > self.most:
+            if taken and encoding != "identity":
+                raise HTTPException(415, "the body must come as it is, without Content-Encoding", {"Accept-Encoding": "identity"})
+            if counted and taken > self.most:
                 raise HTTPException(413, f"the body has more than {self.most} bytes")
             return message
 

@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from app.authentication import COOKIE, OPEN
 from app.schemas import Problem
 
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -15,6 +16,21 @@ HEADERS = {
     "Idempotent-Replayed": "`true` where this is the answer that the first request with the same Idempotency-Key got.",
     "Preference-Applied": "How long `Prefer: wait` was honoured for.",
     "Retry-After": "Seconds after which to try again.",
+    "WWW-Authenticate": "`Bearer`.",
+    "RateLimit-Limit": "Requests a minute that the key may make, where it has a limit.",
+    "RateLimit-Remaining": "How many of them are left.",
+    "RateLimit-Reset": "Seconds after which there are more.",
+}
+
+
+SCHEMES = {
+    "key": {"type": "http", "scheme": "bearer", "description": "A key, `ssk_…`; `sweetspot keys create` makes one."},
+    "session": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "A browser that signed in with a key."},
+}
+REFUSED = {
+    "401": "It takes a key, and the request has none that is good.",
+    "403": "The key lacks the scope, which `scope` names; or a page of another site asks.",
+    "429": "The key has used up its quota, which `quota` names, or asks too often.",
 }
 
 
@@ -28,9 +44,11 @@ def document(app: FastAPI) -> dict[str, Any]:
         problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(problem.pop("$defs"))
         schemas["Problem"] = problem
+        made["components"]["securitySchemes"] = SCHEMES
         made["components"]["headers"] = {name: _header(description) for name, description in HEADERS.items()}
         for path, operations in made["paths"].items():
             for method, operation in operations.items():
+                operation["security"] = [] if path in OPEN else [{"key": []}, {"session": []}, {}]  # none on the same machine
                 operation["responses"] = _responses(path, method, operation)
         app.openapi_schema = made
     return app.openapi_schema
@@ -45,8 +63,11 @@ def _responses(path: str, method: str, operation: dict[str, Any]) -> dict[str, A
     if path.startswith("/v1"):
         for status, description in _problems(path, method, operation).items():
             responses[status] = {"description": description, "content": PROBLEM}
-        if method == "get":
-            responses["304"] = {"description": "It is still as `If-None-Match` has it."}
+    if path not in OPEN:
+        for status, description in REFUSED.items():
+            responses[status] = {"description": description, "content": PROBLEM}
+    if path.startswith("/v1") and method == "get":
+        responses["304"] = {"description": "It is still as `If-None-Match` has it."}
     for status, answer in responses.items():
         names = _header_names(path, method, status, operation)
         answer["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
@@ -76,6 +97,10 @@ def _header_names(path: str, method: str, status: str, operation: dict[str, Any]
         names += ["Location", "Idempotent-Replayed"]
     if good and "prefer" in taken:
         names.append("Preference-Applied")
-    if status == "503":
+    if status in ("429", "503"):
         names.append("Retry-After")
+    if status == "401":
+        names.append("WWW-Authenticate")
+    if path not in OPEN and status != "401":
+        names += ["RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"]
     return names

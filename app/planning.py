@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from sqlalchemy import Float, func, select
 from sqlalchemy.orm import Session
 
-from app import datasets
+from app import datasets, memory
 from app.errors import FieldError, Invalid, StateConflict
 from app.persistence import checkpoints, hardware, workers
 from app.persistence.datasets import Named
@@ -18,6 +18,7 @@ from app.preset_documents import Size
 from app.presets import Preset
 from app.problems import field_errors
 from app.schemas import Cost, PresetRun, PresetSize
+from app.settings import settings
 from ml.spec import (
     WHOLE,
     Dataset,
@@ -27,6 +28,7 @@ from ml.spec import (
     Search,
     SpecError,
     SweepSpec,
+    Views,
     ablated,
     expand,
     resolve,
@@ -47,13 +49,21 @@ SIDE_POWER, WIDTH_POWER = 1.6, 1.3
 FIXED_SECONDS = 2.0  # for loading, the information, the quality and the tasks
 REFERENCE_SHARE = 1 / 8  # of the pretraining: what the supervised reference takes where items have classes
 HIGHEST_SEED = 2**31 - 1  # that a spec accepts
-WORKER_SILENCE = 60  # seconds after which a worker is not counted any more
 
 
 def plan(session: Session, spec: ExperimentSpec) -> ExperimentSpec:
     """The resolved spec, or one that waits for an upload to be decoded. Raises Invalid with the field at fault."""
     try:
-        return _resolved(session, spec, Named(session), _precision(session))
+        named = Named(session)
+        return _that_fits(session, _resolved(session, spec, named, _precision(session)), named)
+    except SpecError as error:
+        raise Invalid.field(error.pointer, error.message) from None
+
+
+def plan_preview(session: Session, dataset: Dataset, views: Views) -> ExperimentSpec:
+    """The same for views that are to be looked at, whatever training on them would take. Raises Invalid."""
+    try:
+        return _resolved(session, ExperimentSpec(dataset=dataset, views=views), Named(session), _precision(session))
     except SpecError as error:
         raise Invalid.field(error.pointer, error.message) from None
 
@@ -111,7 +121,7 @@ def _plan_search(
             name = {grid[0]: "/low", grid[-1]: "/high"}.get(value, "")
             try:
                 ((_, spec),) = expand(tried(sweep, value))
-                likely.append(_resolved(session, spec, named, precision))
+                likely.append(_that_fits(session, _resolved(session, spec, named, precision), named))
             except SpecError as error:
                 raise _not_searched(sweep, name, value, error.pointer, error.message) from None
             except ValidationError as error:
@@ -195,7 +205,7 @@ def sizes_of_preset(session: Session, preset: Preset, dataset: str | None = None
             _, once = plan_sweep(session, sweep.model_copy(update={"seeds": 1}), precision)
             of_one = cost(session, *(training for _, training in once))
             seconds = float(f"{of_one.seconds * sweep.seeds:.3g}")
-            estimate = Cost(trainings=of_one.trainings * sweep.seeds, seconds=seconds, basis=of_one.basis)
+            estimate = of_one.model_copy(update={"trainings": of_one.trainings * sweep.seeds, "seconds": seconds})
         except (Invalid, StateConflict) as error:
             reason = error.detail
         trainings = estimate.trainings if estimate else len(ablated(sweep).axis.values) * sweep.seeds
@@ -220,15 +230,16 @@ def cost(session: Session, *specs: ExperimentSpec) -> Cost:
     if any(rates.values()):
         basis = "the rate of finished experiments like this one"
         basis += "" if all(rates.values()) else " where there are any, else reference rates of one CPU core"
-    total = 0.0
+    total, memory_bytes = 0.0, 0
     for spec, pace in zip(specs, paces, strict=True):
         speed = rates[pace] or REFERENCE_RATE[spec.encoder.kind] * _smaller(spec)
         facts = datasets.facts(spec.dataset)
+        memory_bytes = max(memory_bytes, memory.needed(spec, datasets.facts))
         pairs = spec.pretrain.total_steps(facts.train) * (spec.pretrain.batch_size or 256)
         trained = spec.method.kind != "frozen"
         pairs *= trained + REFERENCE_SHARE * any(facts.targets().values())
         total += FIXED_SECONDS + (pairs + _learning_views(spec)) / speed
-    return Cost(trainings=len(specs), seconds=float(f"{total:.3g}"), basis=basis)
+    return Cost(trainings=len(specs), seconds=float(f"{total:.3g}"), memory_bytes=memory_bytes, basis=basis)
 
 
 def _resolved_base(sweep: SweepSpec, first: ExperimentSpec, precision: Literal["float32", "bfloat16"]) -> ExperimentSpec:
@@ -262,7 +273,8 @@ def _plan_member(
 ) -> ExperimentSpec:
     """Resolve one training, and say what is wrong with it in terms of the sweep: its axis value, or its base."""
     try:
-        return _resolved(session, spec, named, precision)
+        resolved = _resolved(session, spec, named, precision)
+        return resolved if spec.seed > sweep.base.seed else _that_fits(session, resolved, named)  # seeds need the same
     except SpecError as error:
         raise Invalid.field(_in_sweep(sweep, index, error.pointer), error.message) from None
     except Invalid as error:
@@ -287,6 +299,28 @@ def _resolved(session: Session, spec: ExperimentSpec, named: Named, precision: L
     return spec.model_copy(update={"pretrain": spec.pretrain.model_copy(update={"precision": chosen})})
 
 
+def _that_fits(session: Session, spec: ExperimentSpec, named: Named) -> ExperimentSpec:
+    """A resolved spec that the largest worker can hold; what waits for an upload is taken to. Raises SpecError."""
+    available = _memory(session)
+    if available is not None and not named.awaited(spec):
+        memory.require(spec, datasets.facts, available)
+    return spec
+
+
+def _memory(session: Session) -> int | None:
+    """Bytes that the largest worker has, `SWEETSPOT_WORKER_MEMORY` with none there yet; None where one does not know its own.
+
+    Those with GPUs do not: trainings lie in the GPU's memory, which is not told, and in theirs.
+    """
+    known = session.info.get("memory", 0)  # a session lives as long as a request
+    if known == 0:
+        machines = [worker.hardware for worker in workers.alive(session)]
+        told = [None if machine.get("gpus") else machine.get("memory_bytes") for machine in machines]
+        known = None if None in told else max(told, default=settings().worker_memory)
+        session.info["memory"] = known
+    return known
+
+
 def _in_sweep(sweep: SweepSpec, index: int, pointer: str) -> str:
     if sweep.axis.path == WHOLE:
         value = sweep.axis.values[index]
@@ -302,7 +336,7 @@ def _precision(session: Session) -> Literal["float32", "bfloat16"]:
 
     With no worker there yet, it is taken to be like this machine.
     """
-    machines = [worker.hardware for worker in workers.alive(session, within=WORKER_SILENCE)] or [hardware.describe()]
+    machines = [worker.hardware for worker in workers.alive(session)] or [hardware.describe()]
     return "bfloat16" if all(machine.get("fast_bfloat16") for machine in machines) else "float32"
 
 

@@ -13,6 +13,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from app.errors import DomainError, FieldError, Invalid, NotFound, Unavailable
+from app.logs import redacted
+from app.middleware import SAFE_HEADERS
 from ml.spec import SpecError
 
 log = structlog.get_logger()
@@ -66,6 +68,11 @@ def problem(
     return JSONResponse(content, status_code=status, headers=headers, media_type="application/problem+json")
 
 
+def answer(request: Request, error: Exception) -> JSONResponse:
+    """The document of what went wrong outside of the routes: of a DomainError, or of a database that is away."""
+    return _domain(request, error) if isinstance(error, DomainError) else _database_away(request, error)
+
+
 def _domain(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, DomainError)
     return problem(
@@ -76,7 +83,7 @@ def _domain(request: Request, error: Exception) -> JSONResponse:
         error.detail,
         errors=error.errors,
         retryable=error.retryable,
-        headers={"Retry-After": "1"} if error.retryable else None,
+        headers=error.headers,
         extra=error.extra,
     )
 
@@ -105,9 +112,9 @@ def _database_away(request: Request, error: Exception) -> JSONResponse:
 
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    log.error("unexpected error", request_id=request.state.request_id, exc_info=error)
+    log.error("unexpected error", exc_info=error)
     detail = "an unexpected error, which has been logged under this request's id"
-    headers = {"X-Request-Id": request.state.request_id}  # this answer goes past the middleware
+    headers = {"X-Request-Id": request.state.request_id, **SAFE_HEADERS}  # this answer goes past the middleware
     return problem(request, 500, "internal", "Something went wrong on our side", detail, headers=headers)
 
 
@@ -160,5 +167,5 @@ def _words(item: Any) -> str:
 
 
 def _printable(text: str) -> str:
-    """Half a surrogate pair, which JSON can smuggle in, cannot be sent back as UTF-8."""
-    return text.encode(errors="backslashreplace").decode()
+    """Half a surrogate pair, which JSON can smuggle in, cannot be sent back as UTF-8, and a secret must not be."""
+    return redacted(text.encode(errors="backslashreplace").decode())

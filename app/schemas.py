@@ -236,6 +236,7 @@ class Cost(BaseModel):
 
     trainings: int
     seconds: float = Field(description="On one worker, all trainings one after another.")
+    memory_bytes: int = Field(description="Main memory that the largest of them needs, about.")
     basis: str = Field(description="Where the estimate comes from.")
 
 
@@ -611,3 +612,30 @@ class Version(BaseModel):
 
     version: str
     code: str
+
+
+class Quota(BaseModel):
+    """One limit of a key, and how much of it is used."""
+
+    limit: int | None = Field(description="Null where there is none.")
+    used: int
+
+
+class Quotas(BaseModel):
+    """The limits of a key."""
+
+    max_queued: Quota = Field(description="Experiments and estimates that wait for a worker, and searches that go on.")
+    max_running: Quota = Field(description="Experiments at work at once; more wait.")
+    max_stored_bytes: Quota = Field(description="Bytes of uploaded files.")
+    per_minute: Quota = Field(description="Requests in a sliding minute.")
+
+
+class Key(BaseModel):
+    """Who asks."""
+
+    id: str | None = Field(description="`key_…`; null where no key is needed and none came.")
+    name: str
+    owner: str = Field(description="Whose the things are that it makes, and which it sees.")
+    scopes: list[Literal["read", "submit", "admin"]]
+    expires_at: datetime | None
+    quotas: Quotas

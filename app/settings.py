@@ -1,16 +1,13 @@
 """Settings, read from the environment once a process."""
 
-import logging
 import os
-import sys
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 LARGEST_UPLOAD = 20 * 2**30  # bytes
+WORKER_MEMORY = 64 * 2**30  # bytes
 
 
 class SettingsError(RuntimeError):
@@ -41,8 +38,27 @@ class Timers:
 
 
 @dataclass(frozen=True)
+class Retention:
+    """For how many days what nobody works with is kept; 0 is for ever. `checkpoints` are those of cancelled experiments."""
+
+    previews: float = 1
+    idempotency_keys: float = 7
+    checkpoints: float = 7
+    metrics: float = 0
+    experiments: float = 0
+
+    def __post_init__(self) -> None:
+        if not all(days >= 0 for days in vars(self).values()):
+            raise SettingsError(f"days to keep things must be 0, which is for ever, or more, not {self}")
+
+
+@dataclass(frozen=True)
 class Settings:
-    """Where things are. `database_url` and `redis_url` are None where the embedded servers are meant; uploads are in bytes."""
+    """Where things are. `database_url` and `redis_url` are None where the embedded servers are meant; uploads are in bytes.
+
+    `auth` is whether requests need a key: `on`, `off`, or `auto`, in which those that are truly of this machine need none.
+    `trade` is the module of what a runner does; `runner_memory`, in bytes, what it may hold, None for most of the machine's.
+    """
 
     database_url: str | None
     redis_url: str | None
@@ -52,7 +68,14 @@ class Settings:
     port: int
     threads: int
     largest_upload: int
+    auth: str
+    trade: str
+    runner_memory: int | None
+    worker_memory: int
     timers: Timers = field(default_factory=Timers)
+    retention: Retention = field(default_factory=Retention)
+    log_format: str = "auto"
+    log_level: str = "info"
 
     @property
     def uploads_dir(self) -> Path:
@@ -89,25 +112,18 @@ def settings() -> Settings:
         port=_number("SWEETSPOT_PORT", 8000, int),
         threads=_number("SWEETSPOT_THREADS", os.cpu_count() or 1, int),
         largest_upload=_number("SWEETSPOT_LARGEST_UPLOAD", LARGEST_UPLOAD, int),
+        auth=_one_of("SWEETSPOT_AUTH", ("auto", "on", "off")),
+        trade=os.environ.get("SWEETSPOT_TRADE", "workers.training"),
+        runner_memory=_number("SWEETSPOT_RUNNER_MEMORY", None, int),
+        worker_memory=_number("SWEETSPOT_WORKER_MEMORY", WORKER_MEMORY, int),
         timers=Timers(
             **{name: _number(f"SWEETSPOT_{name.upper()}_SECONDS", default, float) for name, default in vars(Timers()).items()}
         ),
-    )
-
-
-def configure_logs() -> None:
-    """Readable log lines on standard error: coloured on a terminal, `key=value` elsewhere."""
-    plain = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"])
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper("%H:%M:%S", utc=False),
-            structlog.processors.format_exc_info,
-            structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else plain,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        retention=Retention(
+            **{name: _number(f"SWEETSPOT_KEEP_{name.upper()}_DAYS", days, float) for name, days in vars(Retention()).items()}
+        ),
+        log_format=os.environ.get("SWEETSPOT_LOG_FORMAT", "auto").lower(),
+        log_level=os.environ.get("SWEETSPOT_LOG_LEVEL", "info").lower(),
     )
 
 
@@ -121,6 +137,14 @@ def _required(name: str, value: str | None) -> str:
     if value is None:
         raise SettingsError(f"{name} is not set; set it, or let `sweetspot up` start embedded servers")
     return value
+
+
+def _one_of(name: str, choices: tuple[str, ...]) -> str:
+    """The first where the environment names none."""
+    found = os.environ.get(name) or choices[0]
+    if found not in choices:
+        raise SettingsError(f"{name} must be {', '.join(choices[:-1])} or {choices[-1]}, not {found!r}")
+    return found
 
 
 def _number(name: str, default: Any, kind: type[Any]) -> Any:

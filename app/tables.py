@@ -1,6 +1,7 @@
 """Experiments, sweeps and curves as tables for a terminal."""
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -9,6 +10,9 @@ from rich.text import Text
 
 from app.client import Json
 from ml.spec import in_words
+
+if TYPE_CHECKING:
+    from app.persistence.models import ApiKey
 
 _COLOURS = {
     **dict.fromkeys(("succeeded", "ready"), "green"),
@@ -160,6 +164,20 @@ def datasets(found: Iterable[Json]) -> Table:
     for one in found:
         items = str(one["facts"]["train"] + one["facts"]["test"]) if one["facts"] else ""
         table.add_row(one["id"], Text(one["name"]), _state(one["state"]), items, one["created_at"])
+    return table
+
+
+def keys(found: Iterable["ApiKey"]) -> Table:
+    """Keys of the API, one a line."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("key", no_wrap=True, min_width=36)  # to be copied
+    for column in ("name", "owner", "scopes", "ends", "last used"):
+        table.add_column(column)
+    for one in found:
+        ends = f"{one.expires_at:%Y-%m-%d}" if one.expires_at else "never"
+        ends = f"revoked {one.revoked_at:%Y-%m-%d}" if one.revoked_at else ends
+        used = f"{one.last_used_at:%Y-%m-%d %H:%M}" if one.last_used_at else "never"
+        table.add_row(one.id, Text(one.name), Text(one.owner), ", ".join(one.scopes), ends, used)
     return table
 
 

@@ -163,7 +163,7 @@ class _Supervisor:
             raise UpError("the migrations failed; see above")
 
     def _start_children(self, environment: dict[str, str]) -> list[Watch]:
-        api = ["uvicorn", "app.main:create_app", "--factory", "--host", _HOST, "--port", str(self._port)]
+        api = ["uvicorn", "app.main:create_app", "--factory", "--host", _HOST, "--port", str(self._port), "--ws", "none"]
         self._child("api", [*api, "--no-access-log", "--timeout-graceful-shutdown", "3"], environment)
         single = {"SWEETSPOT_THREADS": os.environ.get("SWEETSPOT_THREADS", "1")}
         for index, device in enumerate(self._devices, start=1):

@@ -20,7 +20,8 @@ from starlette.requests import ClientDisconnect
 
 from app.dependencies import refuse_unkeepable
 from app.errors import Invalid, StorageFull
-from app.persistence import files
+from app.persistence import files, quotas
+from app.persistence.database import open_session
 from app.problems import escaped, field_errors
 from app.settings import settings
 
@@ -45,11 +46,15 @@ def receiving(model: type[BaseModel]) -> Callable[[Request], AsyncIterator[Recei
     """What an endpoint depends on to be sent a file and the fields of `model`; unless it keeps the file, that is removed."""
 
     async def received(request: Request) -> AsyncIterator[Received]:
+        room = await run_in_threadpool(_room_of_key, request.headers.get("content-length", ""))
         with Form(request.headers.get("content-type", ""), files.incoming(), settings().largest_upload, model) as form:
             taken = bytearray()
+            size = 0
             try:
                 async for chunk in request.stream():
                     taken += chunk
+                    size += len(chunk)
+                    room.require(size - FORM_ROOM)
                     if len(taken) >= A_TIME:
                         await run_in_threadpool(form.write, bytes(taken))
                         taken.clear()
@@ -157,6 +162,7 @@ class Form:
             raise Invalid.field(f"/{self._name}", f"one {self._name}, not several")
         if self._name == "file":
             self._title = PurePosixPath(options.get(b"filename", b"").decode(errors="replace").replace("\\", "/")).stem
+            refuse_unkeepable(self._title, "/file")
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("xb")
 
@@ -187,6 +193,15 @@ class Form:
 
     def _too_large(self) -> HTTPException:
         return HTTPException(413, f"the file has more than the {self._largest} bytes that SWEETSPOT_LARGEST_UPLOAD allows")
+
+
+def _room_of_key(length: str) -> quotas.Room:
+    """What the caller's key may still store. Raises QuotaExceeded where a body of this `Content-Length` is more."""
+    with open_session() as session:
+        room = quotas.room(session)
+    if length.isdecimal():
+        room.require(int(length) - FORM_ROOM)
+    return room
 
 
 def _append(text: bytearray, more: bytes) -> None:

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 StageName = Literal["data", "views", "pretrain", "information", "quality", "tasks", "estimate"]
 
@@ -24,7 +25,7 @@ class Checkpoint:
     """
 
     step: int
-    tensors: Mapping[str, Tensor]
+    tensors: "Mapping[str, Tensor]"
     scalars: Mapping[str, float]
 
 

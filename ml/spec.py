@@ -10,9 +10,10 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
+from io import FileIO
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, create_model, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -136,6 +137,22 @@ def npz_version(path: Path) -> str:
     return sha256(repr(content).encode()).hexdigest()[:16]
 
 
+class SparingFile(FileIO):
+    """A zip's file for whoever looks at its directory, which is read at once: it does not give more than `most` bytes at a time."""
+
+    def __init__(self, path: Path, most: int) -> None:
+        super().__init__(path)
+        self.most = most
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Raises BadZipFile where that is more than anybody needs, whatever the zip says of itself."""
+        left = os.fstat(self.fileno()).st_size - self.tell()
+        wanted = left if size is None or size < 0 else min(size, left)
+        if wanted > self.most:
+            raise BadZipFile(f"its directory has {wanted} bytes, and at most {self.most} are read")
+        return super().read(wanted) or b""
+
+
 def image_files(folder: Path) -> tuple[tuple[tuple[str, int], ...], tuple[str, ...]]:
     """JPEG and PNG files below a folder, with their sizes in bytes, and all folders in it, the folder itself being `.`.
 
@@ -195,7 +212,7 @@ def image_sides(file: Any) -> tuple[int, int]:
     Raises ValueError, also for more than `MOST_PIXELS`, with what the file is.
     """
     start = file.read(24)
-    if start.startswith(b"\x89PNG\r\n\x1a\n") and len(start) == 24:
+    if start.startswith(b"\x89PNG\r\n\x1a\n") and start[12:16] == b"IHDR" and len(start) == 24:
         width, height = int.from_bytes(start[16:20], "big"), int.from_bytes(start[20:], "big")
     elif start.startswith(b"\xff\xd8\xff"):
         height, width = _jpeg_sides(file)
@@ -490,6 +507,7 @@ class Learned(Family):
     labels: int | None = Field(
         None,
         ge=2,
+        le=1_000_000_000,
         description="Training items whose labels g may see, drawn evenly over the classes; all by default, none if unsupervised. "
         "A task's own budget of labels does not count them.",
     )
@@ -1062,6 +1080,9 @@ class MiEstimate(Part):
         return tuple(dict.fromkeys(estimators))
 
 
+MOST_LABELS = 1_000_000_000  # of a budget: more than any dataset has
+
+
 class OnFeatures(Part):
     """What all tasks share: they read the frozen encoder's features of clean images."""
 
@@ -1070,7 +1091,10 @@ class OnFeatures(Part):
         None, description="Transfer: learn and score the task on this dataset instead of the one of pretraining."
     )
     labels: int | None = Field(
-        None, ge=1, description="Label budget in items of the training split, drawn evenly over the classes; null: all."
+        None,
+        ge=1,
+        le=MOST_LABELS,
+        description="Label budget in items of the training split, drawn evenly over the classes; null: all.",
     )
     labels_share: float | None = Field(
         None, gt=0, le=1, description="The same as a share of the labelled items, 0.01 for 1 %; resolved into `labels`."
@@ -1093,7 +1117,7 @@ class Classification(OnFeatures):
 
     kind: Literal["classification"]
     target: Literal["label", "digit", "background"] = Field("label", description="What is predicted.")
-    labels_per_class: int | None = Field(None, ge=1, description=PER_CLASS)
+    labels_per_class: int | None = Field(None, ge=1, le=MOST_LABELS, description=PER_CLASS)
     protocol: Literal["lbfgs", "sgd"] = Field(
         "lbfgs",
         description="How it is fitted: to the optimum by L-BFGS, or as is usual in the field by 100 epochs of SGD with cosine "
@@ -1113,7 +1137,7 @@ class KNN(OnFeatures):
 
     kind: Literal["knn"]
     target: Literal["label", "digit", "background"] = Field("label", description="What is predicted.")
-    labels_per_class: int | None = Field(None, ge=1, description=PER_CLASS)
+    labels_per_class: int | None = Field(None, ge=1, le=MOST_LABELS, description=PER_CLASS)
     k: int = Field(200, ge=1, le=10_000, description="Neighbours that vote (all labelled items where there are fewer).")
     temperature: float = Field(0.1, ge=0.005, le=10, description="A neighbour's vote weighs exp(cosine / temperature).")
 

@@ -43,10 +43,15 @@ from app.persistence.database import engine  # noqa: E402
 from app.persistence.models import Base  # noqa: E402
 from app.settings import settings  # noqa: E402
 
+HERE: dict[str, Any] = {"base_url": "http://127.0.0.1:8000", "client": ("127.0.0.1", 50000)}  # a request of this machine
+
+
+STARTS_PROCESSES = {f"tests/app/test_{name}.py" for name in ("browser", "cli", "client", "embedded", "up", "upload_commands")}
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Processes that share the tests take whole modules of `tests/ml`; one has all that starts servers or counts processes.
+    """Processes that share the tests take whole modules; one of them has all that starts workers, or counts processes.
 
     Not by `xdist_group`, whose marks pytest-xdist 3.8 loses under pytest 9.2 (its issue 1386).
     """
@@ -55,7 +60,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByModuleOrService(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             module = nodeid.partition("::")[0]
-            return module if module.startswith("tests/ml/") else "services"
+            alone = module.startswith(("tests/workers/", "tests/faults/", "tests/test_")) or module in STARTS_PROCESSES
+            return "services" if alone else module
 
     return ByModuleOrService(config, log)
 
@@ -94,7 +100,7 @@ def api(database: Servers) -> Iterator[TestClient]:
     """The API on an empty database, with nobody to do the work."""
     from app.main import create_app  # noqa: PLC0415
 
-    with TestClient(create_app(), raise_server_exceptions=False) as client:
+    with TestClient(create_app(), **HERE, raise_server_exceptions=False) as client:
         yield client
 
 

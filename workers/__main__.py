@@ -5,7 +5,7 @@ import os
 import socket
 import warnings
 
-from app.settings import configure_logs
+from app.logs import configure_logs
 
 
 def main() -> None:

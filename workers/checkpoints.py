@@ -1,41 +1,28 @@
 """Checkpoints on disk: written whole or not at all, named by their hash, two kept, a bad one passed over."""
 
 import hashlib
-import json
 import os
 import re
 from pathlib import Path
-
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
-
-from ml.events import Checkpoint
 
 KEPT = 2
 NAME = re.compile(r"(\d{12})-([0-9a-f]{64})\.safetensors")
 
 
-def store(folder: Path, checkpoint: Checkpoint) -> None:
+def store(folder: Path, step: int, content: bytes) -> None:
     """Write it beside the ones before, and drop all but the newest two. Raises OSError where the disk refuses."""
-    content = save(dict(checkpoint.tensors), metadata={"scalars": json.dumps(dict(checkpoint.scalars))})
-    write_whole(folder / f"{checkpoint.step:012d}-{hashlib.sha256(content).hexdigest()}.safetensors", content)
+    write_whole(folder / f"{step:012d}-{hashlib.sha256(content).hexdigest()}.safetensors", content)
     for old in _newest_first(folder)[KEPT:]:
         old.unlink(missing_ok=True)
 
 
-def newest(folder: Path) -> Checkpoint | None:
-    """The newest one that is what its name says."""
+def newest(folder: Path) -> tuple[int, bytes] | None:
+    """Step and content of the newest one that is what its name says."""
     for path in _newest_first(folder):
         match = NAME.fullmatch(path.name)
         content = path.read_bytes()
-        if match is None or hashlib.sha256(content).hexdigest() != match[2]:
-            continue
-        try:
-            with safe_open(path, framework="pt") as file:
-                scalars = json.loads(file.metadata()["scalars"])
-        except SafetensorError:
-            continue
-        return Checkpoint(step=int(match[1]), tensors=load(content), scalars=scalars)
+        if match is not None and hashlib.sha256(content).hexdigest() == match[2]:
+            return int(match[1]), content
     return None
 
 

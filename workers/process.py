@@ -44,6 +44,11 @@ class RunnerProcess:
         self.idle = False
         self.heard_of = time.monotonic()
 
+    def fileno(self) -> int:
+        """Readable when it said something, or is gone."""
+        assert self._process.stdout, "it is a pipe"
+        return self._process.stdout.fileno()
+
     @property
     def pid(self) -> int:
         """Process and session id."""
@@ -93,6 +98,11 @@ class RunnerProcess:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(1)
         _close(self._process.stdin, self._process.stdout)
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether SIGKILL ended it."""
+        return self._process.returncode == -signal.SIGKILL
 
     def how_it_ended(self) -> str:
         """In words, for an error message."""

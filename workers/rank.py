@@ -28,7 +28,7 @@ from ml import experiment
 from ml.datasets import Library
 from ml.events import Event, Metric, Progress, Stage
 from ml.spec import ExperimentSpec
-from workers import checkpoints
+from workers import checkpoints, packing
 from workers.together import SAYS
 
 REPORT_EVERY = 0.2  # seconds between lines about progress
@@ -62,7 +62,7 @@ def _pretrain(spec: ExperimentSpec, keep: Path, device: torch.device, first: boo
     library = Library(settings().datasets_dir, settings().uploads_dir, settings().prepared_dir)
     stopping = _Stopping(device)
     said, kept = 0.0, time.monotonic()
-    for event in experiment.pretrain(spec, library, device, checkpoints.newest(keep)):
+    for event in experiment.pretrain(spec, library, device, packing.newest(keep)):
         ends = isinstance(event, Progress) and event.snapshot is not None and (_is_last(event) or stopping.agreed())
         if first:
             now = time.monotonic()
@@ -72,7 +72,7 @@ def _pretrain(spec: ExperimentSpec, keep: Path, device: torch.device, first: boo
             if isinstance(event, Progress) and event.snapshot and (ends or now - kept > settings().timers.checkpoint):
                 kept = now
                 with suppress(() if ends else OSError):  # a disk that refuses one before the last costs a resume at worst
-                    checkpoints.store(keep, event.snapshot())
+                    checkpoints.store(keep, *packing.pack(event.snapshot()))
         if ends:
             return
 

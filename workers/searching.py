@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.errors import Invalid
-from app.persistence import experiments, sweeps, workers
+from app.persistence import callers, experiments, sweeps, workers
 from app.persistence.database import open_session
 from app.persistence.datasets import Named, why
 from app.persistence.models import ACTIVE, TERMINAL, Sweep
@@ -19,7 +19,6 @@ from ml.curve import ERRORS
 from ml.search import Trial
 from ml.spec import ExperimentSpec, Search, SpecError, SweepSpec, expand, resolve, tried
 
-WORKER_SILENCE = 60  # seconds after which a worker is not counted any more
 MOST_AT_ONCE = 8  # trainings that one look begins beyond the design; the next look begins more
 MOST_REUSED = 20  # rounds of a look whose trainings were all done before
 
@@ -50,7 +49,8 @@ def _look_after(sweep_id: str) -> tuple[int, int]:
             sweep = sweeps.held(session, sweep_id)
             if sweep is None or sweep.search is None or sweep.search["ended"] is not None:
                 return 0, 0
-            found = _Round(session, sweep).run()
+            with callers.on_behalf_of(sweep.owner, sweep.key_id):
+                found = _Round(session, sweep).run()
             session.commit()
             return found
     except SQLAlchemyError as error:
@@ -201,5 +201,5 @@ def _training(spec: SweepSpec, trial: Trial, repeat: int, named: Named) -> Exper
 
 def _free(session: Session, active: int) -> int:
     """Workers without work; one at least where nothing of the search is being done, so that it stands in the queue."""
-    alive = len(workers.alive(session, within=WORKER_SILENCE))
+    alive = len(workers.alive(session))
     return max(alive - experiments.at_work(session, "default"), 0 if active else 1)

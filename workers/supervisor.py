@@ -5,7 +5,9 @@ lease, and ends the runner where it is cancelled, stalls, runs out of time or ca
 experiment's end it says after the runner is gone, or after the runner confirmed that it let go.
 """
 
+import math
 import os
+import select
 import threading
 import time
 from collections.abc import Callable
@@ -15,12 +17,13 @@ from typing import Any
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
+from structlog.contextvars import bound_contextvars
 
 from app.persistence import bell, files, hardware, leases, workers
 from app.persistence.database import open_session
 from app.persistence.leases import Claim, LeaseLost
 from app.settings import Timers, settings
-from workers import reconciler, searching
+from workers import memory, owners, reconciler, searching
 from workers.process import RunnerProcess
 
 TICK = 0.1  # seconds between looks at the runners
@@ -38,12 +41,13 @@ class Supervisor:
     def __init__(self, draining: Event) -> None:
         self.draining = draining
         self.name = os.environ.get("SWEETSPOT_WORKER", "worker")
-        self.owner = f"{self.name}/{os.getpid()}"
+        self.owner = owners.own(self.name)
         self.timers = settings().timers
         self._at_work = threading.Lock()
         self._closed = threading.Event()
         self._idle: list[RunnerProcess] = []
         self._posts: list[Post] = []
+        self._in_doubt = False  # whether a claim was made in a commit of unknown outcome
 
     def start(self) -> None:
         """Warm up a runner, look for work that waits already, and go on looking in case a bell is lost."""
@@ -63,7 +67,7 @@ class Supervisor:
                     posts += self._claim_more(posts)
                 if not posts:
                     return
-                time.sleep(TICK)
+                select.select([post.runner for post in posts], [], [], TICK)  # one that has let go is noticed at once
                 for post in posts:
                     post.tick(self.draining.is_set())
                 for post in [post for post in posts if post.finished]:
@@ -89,15 +93,27 @@ class Supervisor:
             if "experiment" not in busy:
                 bell.ring("default", searching.advance())
             with open_session() as session:
+                self._give_back_unheard_of(session, posts)
                 if "experiment" not in busy:
                     found.append(leases.claim_experiment(session, self.owner, "default", self.timers.lease))
                 found += [claim(session, self.owner, self.timers.lease) for kind, claim in BESIDE.items() if kind not in busy]
                 claimed = time.monotonic()
                 session.commit()
-        except SQLAlchemyError as error:  # what was claimed in an unknown commit comes back when its lease ends
+            self._in_doubt = False
+        except SQLAlchemyError as error:
+            self._in_doubt = True
             log.warning("cannot look for work", error=str(error).splitlines()[0])
             return []
         return [Post(claim, self._take_runner(), self.timers, claimed) for claim in found if claim is not None]
+
+    def _give_back_unheard_of(self, session: Session, posts: list["Post"]) -> None:
+        """Queue again what the database says that we hold, and what no answer ever told us of."""
+        if self._in_doubt:
+            known = {(post.claim.id, post.claim.attempt) for post in posts}
+            for claim in leases.held_by(session, self.owner):
+                if (claim.id, claim.attempt) not in known:
+                    log.warning("a claim of unknown outcome goes back", **{claim.kind: claim.id}, attempt=claim.attempt)
+                    leases.release(session, claim)
 
     def _take_runner(self) -> RunnerProcess:
         self._warm_up()
@@ -132,7 +148,7 @@ class Supervisor:
 
     def _pulse(self) -> None:
         description = hardware.describe()
-        reconciled = time.monotonic()
+        reconciled = -math.inf  # at once: whoever was here before may have been killed
         while not self._closed.is_set():
             _try(lambda session: workers.hello(session, self.name, description))
             if time.monotonic() - reconciled >= self.timers.reconcile:
@@ -153,21 +169,22 @@ class Post:
         self._renewed = claimed
         self._looked = claimed
         self._lease_was_gone = False
+        self._kills = memory.kernel_kills()
         self._ending: Callable[[Session], None] | None = None
-        self.log = log.bind(**{claim.kind: claim.id, "attempt": claim.attempt})
-        self.log.info("started", runner=runner.pid)
+        log.info("started", runner=runner.pid, **{claim.kind: claim.id}, attempt=claim.attempt)
         runner.assign(claim, self.timers.self_fence - (time.monotonic() - claimed))
 
     def tick(self, draining: bool) -> None:
         """Look after the runner once; `finished` says when there is nothing more to look after."""
-        self.runner.listen()
-        if self.runner.idle and self._ending is None:
-            self.log.info("finished")
-            self.finished = True
-        elif not self.runner.alive:
-            self._bury()
-        elif self._ending is None:
-            self._keep_watch(draining)
+        with bound_contextvars(**{self.claim.kind: self.claim.id, "attempt": self.claim.attempt}):
+            self.runner.listen()
+            if self.runner.idle and self._ending is None:
+                log.info("finished")
+                self.finished = True
+            elif not self.runner.alive:
+                self._bury()
+            elif self._ending is None:
+                self._keep_watch(draining)
 
     def fence(self) -> None:
         """Kill the runner where the lease could not be renewed in time; may be called from another thread."""
@@ -185,15 +202,17 @@ class Post:
             if not self._lease_was_gone:  # a runner that has just finished says so in an instant
                 self._lease_was_gone = True
                 return
-            self.log.warning("the lease is lost")
+            log.warning("the lease is lost")
             self._end(_say_nothing, 0)
         except SQLAlchemyError as error:
-            self.log.warning("the database does not answer", error=str(error).splitlines()[0])
+            log.warning("the database does not answer", error=str(error).splitlines()[0])
         if self._ending is not None:
             return
         if time.monotonic() - self._renewed >= self.timers.self_fence:
-            self.log.error("the lease could not be renewed: giving up")
+            log.error("the lease could not be renewed: giving up")
             self._end(_say_nothing, 0)
+        elif (eaten := memory.eaten(self.runner.pid)) is not None:
+            self._end(self._losing("oom", eaten), 0)
         elif now - self.runner.heard_of >= self.timers.stall:
             self._end(self._losing("stalled", f"no step was taken for {self.timers.stall:g} s"), 0)
         elif limit is not None and now - self._started >= limit:
@@ -228,9 +247,13 @@ class Post:
     def _bury(self) -> None:
         if self._ending is None:
             how = self.runner.how_it_ended()
-            self.log.warning("the runner ended by itself", how=how)
+            if self.runner.was_killed and memory.kernel_kills() > self._kills:
+                how = "killed by the kernel for want of memory"
+            log.warning("the runner ended by itself", how=how)
             code = "oom" if "memory" in how else "lost"
             self._ending = self._losing(code, f"the {WORK[self.claim.kind]} process ended early: {how}")
+        if self.claim.kind == "experiment":
+            files.remove_unfinished(files.attempt_folder(self.claim.id, self.claim.attempt))
         if self.claim.kind == "dataset":
             files.remove_folder(files.decoding_folder(self.claim.id, self.claim.attempt).parent)
         try:
@@ -245,7 +268,7 @@ class Post:
         try:
             _persist(self._confirming, self.timers.self_fence)
         except LeaseLost:
-            self.log.info("the experiment is another's, or finished")
+            log.info("the experiment is another's, or finished")
 
     def _confirming(self, session: Session) -> None:
         leases.confirm_cancelled(session, self.claim)

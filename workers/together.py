@@ -22,6 +22,7 @@ from ml.optimiser import Diverged
 from ml.spec import ExperimentSpec
 from ml.weights import CheckpointInvalid
 from workers import checkpoints
+from workers.line import AttemptLost
 
 SAYS = b"\x1e"  # before a line that is for the runner; all others are what libraries print
 TICK = 0.5
@@ -29,7 +30,7 @@ STARTING = 120.0  # seconds of silence at most before the first word
 FAULTS = {fault.__name__: fault for fault in (DatasetInvalid, DatasetMissing, CheckpointInvalid, Diverged, MemoryError)}
 
 
-class TogetherLost(RuntimeError):
+class TogetherLost(AttemptLost):
     """The processes ended before the training did, and nothing says that it was at fault."""
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import structlog
-from celery import Celery
+from celery import Celery, signals
 from prometheus_client import Counter
 
 from app.settings import settings
@@ -15,6 +16,11 @@ MOST_RINGS = 64  # for one request: workers drain the queue, so that a bell wake
 log = structlog.get_logger()
 rings_failed = Counter("sweetspot_ring_failures_total", "Doorbells that could not be rung; workers look by themselves in time.")
 Ring = Callable[[str, int], None]
+
+
+@signals.setup_logging.connect
+def _leave_logs_alone(**_: Any) -> None:
+    """Celery sets up no logging where somebody listens here: its records are drawn as ours are."""
 
 
 @cache

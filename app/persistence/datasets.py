@@ -6,7 +6,7 @@ its hash meanwhile, so that none is removed that another upload has just begun t
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session
 from app import datasets as library
 from app.errors import Invalid, NotFound, StateConflict
 from app.ids import new_id
-from app.persistence import files
+from app.persistence import callers, files, quotas
+from app.persistence.files import Garbage
 from app.persistence.models import ACTIVE, IDLE, Dataset, Experiment, Sweep
 from ml.spec import Dataset as DatasetSpec
 from ml.spec import DatasetFacts, ExperimentSpec, SpecError, resolve
@@ -27,15 +28,16 @@ ID = re.compile(r"ds_[0-9a-f]{32}")
 def create(session: Session, name: str, layout: str | None, received: Path, sha256: str, size: int) -> Dataset:
     """Store a received file and queue it to be decoded; at once ready where the same file was decoded before.
 
-    Raises OSError where it cannot be stored.
+    Raises QuotaExceeded, or OSError where it cannot be stored.
     """
     _lock(session, sha256)
+    quotas.require_room(session, size)
     files.keep(received, files.blob(sha256))
     dataset = Dataset(id=new_id("ds"), name=name, layout=layout, sha256=sha256, size=size, progress=IDLE)
     session.add(dataset)
     session.flush()
     same = select(Dataset).where(Dataset.sha256 == sha256, Dataset.layout.is_not_distinct_from(layout))
-    same = same.where(Dataset.state == "succeeded").order_by(Dataset.id).limit(1)
+    same = same.where(Dataset.state == "succeeded", Dataset.owner == dataset.owner).order_by(Dataset.id).limit(1)
     twin = session.scalar(same.with_for_update(read=True))  # so that its files are not removed now
     if twin is not None:
         with suppress(OSError):  # a disk without hard links: then it is decoded once more
@@ -74,14 +76,18 @@ def delete(session: Session, dataset_id: str) -> Dataset:
         raise StateConflict(f"{dataset_id} is still {dataset.status}; delete it once it is ready or rejected", dataset.status)
     named = [{"dataset": {field: dataset_id}} for field in ("name", "backgrounds")]
     named += [{"tasks": [part]} for part in named]
-    using = select(Experiment.id).where(Experiment.state.in_(ACTIVE), or_(*(Experiment.spec.contains(part) for part in named)))
-    user = session.scalar(using.limit(1))
+    using = select(Experiment.id, Experiment.owner).where(Experiment.state.in_(ACTIVE))
+    using = using.where(or_(*(Experiment.spec.contains(part) for part in named))).limit(1)
+    searching = select(Sweep.id, Sweep.owner).where(Sweep.search.is_not(None), Sweep.search["ended"].astext.is_(None))
+    searching = searching.where(or_(*(Sweep.spec["base"].contains(part) for part in named))).limit(1)
+    with callers.asked_by(None):  # an admin may be at work on it
+        user, searcher = session.execute(using).first(), session.execute(searching).first()
     if user is not None:
-        raise StateConflict(f"{user} is at work on {dataset_id}; cancel it before deleting the dataset", dataset.status)
-    searching = select(Sweep.id).where(Sweep.search.is_not(None), Sweep.search["ended"].astext.is_(None))
-    searcher = session.scalar(searching.where(or_(*(Sweep.spec["base"].contains(part) for part in named))).limit(1))
+        who = user.id if user.owner == dataset.owner else "another owner's experiment"
+        raise StateConflict(f"{who} is at work on {dataset_id}; cancel it before deleting the dataset", dataset.status)
     if searcher is not None:
-        raise StateConflict(f"{searcher} still searches on it; cancel that before deleting the dataset", dataset.status)
+        who = searcher.id if searcher.owner == dataset.owner else "another owner's sweep"
+        raise StateConflict(f"{who} still searches on it; cancel that before deleting the dataset", dataset.status)
     session.delete(dataset)
     session.flush()
     return dataset
@@ -93,23 +99,35 @@ def free(session: Session, dataset_id: str, sha256: str) -> None:
     _remove_unless_of_use(session, sha256)
 
 
-def tidy(session: Session) -> None:
-    """Remove files that are of no use any more: of rejected uploads, and what a killed process left half received or decoded."""
+def garbage(session: Session) -> Iterator[Garbage]:
+    """Files that are of no use any more: of rejected uploads, and what a killed process left half received or decoded."""
+    decoded = [*files.dataset_folder("").glob("ds_*"), *files.dataset_folder("").glob(".ds_*")]
+    prepared, blobs = files.prepared_uploads(), list(files.blob("").glob("*"))  # all listed before it is asked whose they are
     owned = {row.id: row for row in session.execute(select(Dataset.id, Dataset.state, Dataset.sha256))}
     for path in files.incoming().glob("*"):
         if files.abandoned(path):
-            path.unlink(missing_ok=True)
-    for path in (*files.dataset_folder("").glob("ds_*"), *files.dataset_folder("").glob(".ds_*")):
+            yield Garbage(path, "half received")
+    for path in decoded:
         owner = owned.get(path.name.lstrip(".").partition(".")[0])
         half_made = path.name.startswith(".") and (owner is None or owner.state not in ACTIVE)
         if (owner is None or half_made) and files.abandoned(path):
-            files.remove_folder(path)
-    for path in files.prepared_uploads():
+            yield Garbage(path, "half decoded" if half_made else "of no dataset")
+    for path in prepared:
         if path.name.partition("-")[0] not in owned:
-            files.remove_folder(path)
+            yield Garbage(path, "made out of no dataset")
     of_use = {row.sha256 for row in owned.values() if row.state != "failed"}
-    for sha256 in {path.name for path in files.blob("").glob("*")} - of_use:
-        _remove_unless_of_use(session, sha256)
+    for path in blobs:
+        if path.name not in of_use:
+            yield Garbage(path, "of no dataset, or of a rejected one")
+
+
+def tidy(session: Session) -> None:
+    """Remove such files."""
+    for found in list(garbage(session)):
+        if found.path == files.blob(found.path.name):
+            _remove_unless_of_use(session, found.path.name)
+        else:
+            files.remove_path(found.path)
 
 
 class Named:
@@ -168,8 +186,9 @@ def uploads_in(spec: ExperimentSpec) -> list[tuple[str, str]]:
 def _remove_unless_of_use(session: Session, sha256: str) -> None:
     _lock(session, sha256)
     of_use = select(Dataset.id).where(Dataset.sha256 == sha256, Dataset.state != "failed").limit(1)
-    if session.scalar(of_use) is None:
-        files.blob(sha256).unlink(missing_ok=True)
+    with callers.asked_by(None):  # whoever sent it has a use for it
+        if session.scalar(of_use) is None:
+            files.blob(sha256).unlink(missing_ok=True)
 
 
 def _lock(session: Session, sha256: str) -> None:

@@ -10,11 +10,13 @@ from sqlalchemy.orm import Session
 
 from app.errors import Invalid, NotFound, StateConflict
 from app.ids import new_id
-from app.persistence import checkpoints, events, steering
+from app.persistence import callers, checkpoints, events, quotas, steering
 from app.persistence.datasets import Named, why
-from app.persistence.models import IDLE, LEASED, TERMINAL, Artifact, Experiment, Metric, SweepMember
+from app.persistence.models import ACTIVE, IDLE, LEASED, TERMINAL, Artifact, Experiment, Metric, SweepMember
 from app.version import CODE_VERSION
 from ml.spec import ExperimentSpec, SpecError, identity
+
+RETRY_LOCK = 7302453  # any number that nobody else locks
 
 
 def create(session: Session, spec: ExperimentSpec, retry_of: str | None = None) -> Experiment:
@@ -23,7 +25,10 @@ def create(session: Session, spec: ExperimentSpec, retry_of: str | None = None) 
 
 
 def create_all(session: Session, wanted: Iterable[tuple[ExperimentSpec, str | None]]) -> Sequence[Experiment]:
-    """The same for several, each with the id of the one that it retries, to be taken in this order. Raises Invalid, SpecError."""
+    """The same for several, each with the id of the one that it retries, to be taken in this order.
+
+    Raises Invalid, SpecError, QuotaExceeded.
+    """
     named = Named(session)
     made = []
     for asked, retry_of in wanted:
@@ -43,6 +48,9 @@ def create_all(session: Session, wanted: Iterable[tuple[ExperimentSpec, str | No
                 last_event=0,
             )
         )
+    quotas.require_place(session, len(made))
+    if any(row.retry_of for row in made):
+        session.execute(select(func.pg_advisory_xact_lock_shared(RETRY_LOCK)))  # what they go on from stays from here on
     session.add_all(made)
     session.flush()
     told = ({"retry_of": row.retry_of, "waits_for": row.waits_for} for row in made)
@@ -87,9 +95,10 @@ def get(session: Session, experiment_id: str, *, lock: bool = False) -> Experime
 
 
 def finished_twins(session: Session, specs: Sequence[ExperimentSpec]) -> Sequence[str | None]:
-    """For each spec the id of the newest succeeded experiment of the same resolved spec and code, kept from being deleted."""
+    """For each spec the id of the owner's newest succeeded experiment of this resolved spec and code, kept from being deleted."""
     wanted = [identity_hash(spec) for spec in specs]
     twins = select(Experiment.identity, Experiment.id).where(Experiment.identity.in_(wanted), Experiment.state == "succeeded")
+    twins = twins.where(Experiment.owner == callers.owner())
     rows = session.execute(twins.order_by(Experiment.id).with_for_update(read=True, key_share=True)).all()
     found = {row.identity: row.id for row in rows}
     return [found.get(identity) for identity in wanted]
@@ -100,6 +109,18 @@ def at_work(session: Session, queue: str) -> int:
     claimable = and_(Experiment.state == "queued", Experiment.waits_for.is_(None))
     query = select(func.count()).select_from(Experiment).where(Experiment.queue == queue)
     return session.scalar(query.where(or_(Experiment.state.in_(LEASED), claimable))) or 0
+
+
+def gone_on_from(session: Session) -> set[str]:
+    """Experiments that unfinished ones retry, or that those retried, and so on: their checkpoints may be wanted still.
+
+    From now on, until the transaction ends, none can join them.
+    """
+    session.execute(select(func.pg_advisory_xact_lock(RETRY_LOCK)))
+    chain = select(Experiment.retry_of.label("id")).where(Experiment.state.in_(ACTIVE), Experiment.retry_of.is_not(None))
+    known = chain.cte("chain", recursive=True)
+    before = select(Experiment.retry_of).join(known, Experiment.id == known.c.id).where(Experiment.retry_of.is_not(None))
+    return set(session.scalars(select(known.union(before).c.id)))
 
 
 def cancelled_twins(session: Session, experiment_id: str) -> list[str]:
@@ -155,11 +176,12 @@ def cancel(session: Session, experiment_id: str) -> Experiment:
 
 
 def retry(session: Session, experiment_id: str) -> Experiment:
-    """A new experiment of the same spec. Raises NotFound, StateConflict while the old one still works."""
+    """A new experiment of the same spec and owner. Raises NotFound, StateConflict while the old one still works."""
     experiment = get(session, experiment_id)
     if experiment.state not in TERMINAL:
         raise StateConflict(f"{experiment_id} is {experiment.state}; only a finished experiment can be retried", experiment.state)
-    return create(session, ExperimentSpec.model_validate(experiment.spec), retry_of=experiment.id)
+    with callers.on_behalf_of(experiment.owner):
+        return create(session, ExperimentSpec.model_validate(experiment.spec), retry_of=experiment.id)
 
 
 def delete(session: Session, experiment_id: str) -> None:

@@ -4,15 +4,31 @@ as it came, under its hash, and decoded, under its id; the arrays of an estimate
 import json
 import os
 import shutil
+import stat
 import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from uuid6 import uuid7
+
+from app.logs import redacted
 from app.settings import settings
 
 FACTS = "facts.json"  # in the folder of a decoded upload
 LONGEST_LOG = 1_000_000  # bytes that `logs` answers, from the end
 ABANDONED = 86_400  # seconds after which nobody writes any more into what nobody owns
+LOG = "log.txt"  # what an attempt printed
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """A file or folder that nobody has a use for any more, and why not."""
+
+    path: Path
+    why: str
 
 
 def experiment_folder(experiment_id: str) -> Path:
@@ -32,12 +48,12 @@ def checkpoints_folder(experiment_id: str) -> Path:
 
 def log_text(experiment_id: str, attempt: int) -> str:
     """The end of what an attempt printed; empty where it printed nothing."""
-    path = attempt_folder(experiment_id, attempt) / "log.txt"
-    if not path.is_file():
+    path = attempt_folder(experiment_id, attempt) / LOG
+    if path.is_symlink() or not path.is_file():
         return ""
     with path.open("rb") as file:
         file.seek(max(path.stat().st_size - LONGEST_LOG, 0))
-        return file.read().decode(errors="replace")
+        return redacted(file.read().decode(errors="replace"))
 
 
 def remove(experiment_id: str) -> None:
@@ -48,6 +64,25 @@ def remove(experiment_id: str) -> None:
 def remove_folder(folder: Path) -> None:
     """Remove a folder, if it is there, with all that is in it."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_path(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        remove_folder(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def set_aside(folder: Path) -> None:
+    """Take a folder away from those who may want it, at once and whole; what it holds is removed at leisure."""
+    with suppress(FileNotFoundError):
+        folder.rename(folder.with_name(f".{folder.name}.{uuid7().hex}"))
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return sum(found.st_size for found in _below(path))
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -135,3 +170,16 @@ def abandoned(path: Path) -> bool:
         return time.time() - path.stat().st_mtime > ABANDONED
     except FileNotFoundError:
         return False
+
+
+def untouched(folder: Path) -> bool:
+    """Whether it and all that is in it is as old as that."""
+    return abandoned(folder) and all(time.time() - found.st_mtime > ABANDONED for found in _below(folder))
+
+
+def _below(path: Path) -> Iterator[os.stat_result]:
+    """Of a file, or of all files in a folder; what goes away meanwhile is passed over."""
+    for found in path.rglob("*") if path.is_dir() else [path]:
+        with suppress(FileNotFoundError):
+            if stat.S_ISREG((known := found.lstat()).st_mode):
+                yield known

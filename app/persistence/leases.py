@@ -4,22 +4,33 @@ The database is the truth and its clock the only one that leases know. Every wri
 meet exactly one row: none means that the lease is lost, and whoever held it has nothing more to say.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, func, insert, null, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, insert, null, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from app.persistence import experiments, previews
-from app.persistence.models import IDLE, LEASED, Artifact, Dataset, Event, Experiment, IdempotencyKey, Metric, MiEstimate, Preview
+from app.persistence import experiments, previews, quotas, tallies
+from app.persistence.models import (
+    IDLE,
+    LEASED,
+    Artifact,
+    Dataset,
+    Event,
+    Experiment,
+    IdempotencyKey,
+    Metric,
+    MiEstimate,
+    Preview,
+    SignIn,
+)
+from app.settings import settings
 from app.version import CODE_VERSION
 
 MAX_FAILURES = 3
-PREVIEWS_KEPT = timedelta(days=1)
-KEYS_KEPT = timedelta(days=7)
 Row = type[Experiment] | type[Preview] | type[Dataset] | type[MiEstimate]
 KINDS: dict[str, Row] = {"experiment": Experiment, "preview": Preview, "dataset": Dataset, "mi_estimate": MiEstimate}
 
@@ -43,18 +54,23 @@ class Claim:
 
 
 def claim_experiment(session: Session, owner: str, queue: str, lease: float) -> Claim | None:
-    """Take the best queued experiment: the highest priority, then the oldest. The lease is in seconds."""
-    best = (
-        select(Experiment.id)
-        .where(Experiment.state == "queued", Experiment.queue == queue, Experiment.waits_for.is_(None))
-        .order_by(Experiment.priority.desc(), Experiment.created_at)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .scalar_subquery()
+    """Take the best queued experiment: the highest priority, then the oldest. The lease is in seconds.
+
+    Those of keys that have as many at work as they may are passed over.
+    """
+    best = select(Experiment.id, Experiment.key_id).where(
+        Experiment.state == "queued", Experiment.queue == queue, Experiment.waits_for.is_(None), quotas.may_be_claimed()
     )
+    best = best.order_by(Experiment.priority.desc(), Experiment.created_at).limit(1).with_for_update(skip_locked=True)
+    found = session.execute(best).first()
+    while found is not None and not quotas.may_run(session, found.key_id):  # another worker took its key's last place just now
+        best = best.where(Experiment.key_id.is_distinct_from(found.key_id))
+        found = session.execute(best).first()
+    if found is None:
+        return None
     row = session.execute(
         update(Experiment)
-        .where(Experiment.id == best)
+        .where(Experiment.id == found.id)
         .values(
             state="running",
             attempt=Experiment.attempt + 1,
@@ -65,9 +81,7 @@ def claim_experiment(session: Session, owner: str, queue: str, lease: float) -> 
             last_event=Experiment.last_event + 1,
         )
         .returning(Experiment.id, Experiment.attempt, Experiment.spec, Experiment.last_event)
-    ).first()
-    if row is None:
-        return None
+    ).one()
     claim = Claim("experiment", row.id, row.attempt, owner, row.spec)
     _insert_event(session, claim, row.last_event, "running", {"worker": owner})
     return claim
@@ -108,6 +122,12 @@ def report(
         session.execute(upsert(Metric).values(rows).on_conflict_do_nothing())
 
 
+def stages_told(session: Session, claim: Claim) -> int:
+    """How many stages of this very attempt are in an experiment's history: the answer to a commit of unknown outcome."""
+    told = select(func.count()).where(Event.experiment_id == claim.id, Event.attempt == claim.attempt, Event.type == "stage")
+    return session.scalar(told) or 0
+
+
 def succeed(session: Session, claim: Claim, results: dict[str, Any], artifacts: Sequence[dict[str, Any]]) -> None:
     """Finish an experiment or an estimate with results, under the code that made them. Of an experiment this attempt's files and
     numbers are the ones that show from now on.
@@ -119,6 +139,7 @@ def succeed(session: Session, claim: Claim, results: dict[str, Any], artifacts: 
     for artifact in artifacts:
         session.execute(insert(Artifact).values(experiment_id=claim.id, attempt=claim.attempt, **artifact))
     session.execute(delete(Metric).where(Metric.experiment_id == claim.id, Metric.attempt != claim.attempt))
+    tallies.add(session, claim.owner, claim.kind, "succeeded")
 
 
 def has_succeeded(session: Session, claim: Claim) -> bool:
@@ -128,33 +149,54 @@ def has_succeeded(session: Session, claim: Claim) -> bool:
     return row is not None and (row.state, row.attempt) == ("succeeded", claim.attempt)
 
 
-def fail(session: Session, claim: Claim, error: dict[str, Any]) -> None:
-    """Finish for good with `error` {code, message}, and so what waited for it. Raises LeaseLost."""
+def fail(session: Session, claim: Claim, error: dict[str, Any], by: str = "") -> None:
+    """Finish for good with `error` {code, message}, and so what waited for it; counted for whoever says so `by` proxy.
+
+    Raises LeaseLost.
+    """
     _write(session, claim, {"state": "failed", "error": error, **_finished()}, ("failed", error), ("running",))
     if claim.kind == "dataset":
         _settle(session, claim)
+    tallies.add(session, by or claim.owner, claim.kind, "failed", error["code"])
 
 
-def lose(session: Session, claim: Claim, error: dict[str, Any]) -> None:
-    """An attempt broke off: queue the experiment again, or fail it at the third time. Raises LeaseLost."""
+def lose(session: Session, claim: Claim, error: dict[str, Any], by: str = "") -> None:
+    """An attempt broke off: queue the experiment again, or fail it at the third time. `by` is as in `fail`. Raises LeaseLost."""
     failures = session.scalar(select(_model(claim).failures).where(_fence(claim), _model(claim).state == "running"))
     if failures is None:
         raise LeaseLost(claim)
     if failures + 1 >= MAX_FAILURES:
-        return fail(session, claim, error)
+        return fail(session, claim, error, by)
     values = {"failures": failures + 1, "error": error, **_requeued(claim)}
-    return _write(session, claim, values, ("requeued", error), ("running",))
+    _write(session, claim, values, ("requeued", error), ("running",))
+    return tallies.add(session, by or claim.owner, claim.kind, "lost", error["code"])
 
 
 def give_back(session: Session, claim: Claim) -> None:
     """Queue an experiment again because its worker shuts down; no failure is charged. Raises LeaseLost."""
     reason = {"code": "drained", "message": "the worker was shut down; another attempt will follow"}
     _write(session, claim, _requeued(claim), ("requeued", reason), ("running",))
+    tallies.add(session, claim.owner, claim.kind, "requeued", reason["code"])
 
 
-def confirm_cancelled(session: Session, claim: Claim) -> None:
-    """Say `cancelled`, now that nothing works on it any more. Raises LeaseLost."""
+def release(session: Session, claim: Claim) -> None:
+    """Give back what is held; what is to be cancelled is cancelled. Raises LeaseLost."""
+    (confirm_cancelled if state_of(session, claim) == "cancelling" else give_back)(session, claim)
+
+
+def confirm_cancelled(session: Session, claim: Claim, by: str = "") -> None:
+    """Say `cancelled`, now that nothing works on it any more. `by` is as in `fail`. Raises LeaseLost."""
     _write(session, claim, {"state": "cancelled", **_finished()}, ("cancelled", {}), ("cancelling",))
+    tallies.add(session, by or claim.owner, claim.kind, "cancelled")
+
+
+def held_by(session: Session, owner: str) -> Sequence[Claim]:
+    """What the database says that an owner holds: the answer to a claim of unknown outcome."""
+    return [
+        Claim(kind, row.id, row.attempt, owner, row.spec)
+        for kind, model in KINDS.items()
+        for row in session.scalars(select(model).where(model.lease_owner == owner))
+    ]
 
 
 # Previews -------------------------------------------------------------------------------------------------------------
@@ -168,6 +210,7 @@ def claim_preview(session: Session, owner: str, lease: float) -> Claim | None:
 def succeed_preview(session: Session, claim: Claim, png: bytes) -> None:
     """Store the picture. Raises LeaseLost."""
     _write(session, claim, {"state": "succeeded", "png": png, "error": null(), **_finished()}, None, ("running",))
+    tallies.add(session, claim.owner, claim.kind, "succeeded")
 
 
 # Uploads --------------------------------------------------------------------------------------------------------------
@@ -182,7 +225,9 @@ def succeed_dataset(session: Session, claim: Claim, facts: dict[str, Any]) -> in
     """It is decoded: let what waited for it be claimed, and say how much that is. Raises LeaseLost."""
     values = {"state": "succeeded", "facts": facts, "progress": IDLE, "error": null(), **_finished()}
     _write(session, claim, values, None, ("running",))
-    return _settle(session, claim)
+    settled = _settle(session, claim)
+    tallies.add(session, claim.owner, claim.kind, "succeeded")
+    return settled
 
 
 # Estimates ------------------------------------------------------------------------------------------------------------
@@ -196,27 +241,38 @@ def claim_mi_estimate(session: Session, owner: str, lease: float) -> Claim | Non
 # Reconciling ----------------------------------------------------------------------------------------------------------
 
 
-def reconcile(session: Session) -> int:
-    """Take back every lease that has run out, and forget what nobody will ask for; say how many rows were queued again.
+def reconcile(session: Session, is_gone: Callable[[str], bool] = lambda owner: False) -> int:
+    """Take back every lease that has run out or whose owner `is_gone`, and forget what nobody will ask for; say how many rows
+    were queued again.
 
     A worker stops by itself before its lease ends, so that nothing works any more on what is taken back here.
     """
     requeued = 0
-    error = {"code": "lost", "message": "the worker was not heard of for the length of its lease"}
+    silent = {"code": "lost", "message": "the worker was not heard of for the length of its lease"}
+    killed = {"code": "lost", "message": "the worker's process was killed"}
     for kind, model in KINDS.items():
-        expired = select(model).where(model.lease_owner.is_not(None), model.lease_expires_at < func.clock_timestamp())
+        gone = [
+            owner
+            for owner in session.scalars(select(model.lease_owner).where(model.lease_owner.is_not(None)).distinct())
+            if owner and is_gone(owner)
+        ]
+        over = or_(model.lease_expires_at < func.clock_timestamp(), model.lease_owner.in_(gone))
+        expired = select(model).where(model.lease_owner.is_not(None), over)
         for row in session.scalars(expired.with_for_update(skip_locked=True)).all():
             claim = Claim(kind, row.id, row.attempt, str(row.lease_owner), row.spec)
             if row.state == "cancelling":
-                confirm_cancelled(session, claim)
+                confirm_cancelled(session, claim, tallies.RECONCILER)
             else:
-                lose(session, claim, error)
+                lose(session, claim, killed if claim.owner in gone else silent, tallies.RECONCILER)
                 requeued += 1
-    for table, since, age in (
-        (Preview, Preview.finished_at, PREVIEWS_KEPT),
-        (IdempotencyKey, IdempotencyKey.created_at, KEYS_KEPT),
+    retention = settings().retention
+    for table, since, days in (
+        (Preview, Preview.finished_at, retention.previews),
+        (IdempotencyKey, IdempotencyKey.created_at, retention.idempotency_keys),
     ):
-        session.execute(delete(table).where(since < func.clock_timestamp() - age))
+        if days:
+            session.execute(delete(table).where(since < func.clock_timestamp() - timedelta(days=days)))
+    session.execute(delete(SignIn).where(SignIn.expires_at < func.clock_timestamp()))
     return requeued
 
 

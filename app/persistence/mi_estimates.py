@@ -3,7 +3,7 @@
 The arrays lie under the estimate's id until it is finished; then nobody needs them any more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sqlalchemy import func, select
@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from app.errors import NotFound, StateConflict
 from app.ids import new_id
-from app.persistence import files, steering
+from app.persistence import callers, files, quotas, steering
+from app.persistence.files import Garbage
 from app.persistence.models import IDLE, TERMINAL, MiEstimate
 from app.version import CODE_VERSION
 from ml import spec
@@ -20,14 +21,17 @@ from ml import spec
 def create(session: Session, name: str, asked: spec.MiEstimate, received: Path, sha256: str, size: int) -> MiEstimate:
     """Store a received file and queue its estimate; at once finished where the same was asked of the same file before.
 
-    Raises OSError where the file cannot be stored.
+    Raises QuotaExceeded, or OSError where the file cannot be stored.
     """
     row = MiEstimate(id=new_id("mie"), name=name, spec=asked.model_dump(mode="json"), sha256=sha256, size=size, progress=IDLE)
     same = select(MiEstimate).where(MiEstimate.sha256 == sha256, MiEstimate.state == "succeeded", MiEstimate.spec == row.spec)
     same = same.where(MiEstimate.results["code"].astext == CODE_VERSION).order_by(MiEstimate.id).limit(1)
+    twin = session.scalar(same.where(MiEstimate.owner == callers.owner()))
+    if twin is None:
+        quotas.require_room(session, size)
+        quotas.require_place(session, 1)
     session.add(row)
     session.flush()
-    twin = session.scalar(same)
     if twin is None:
         files.keep(received, files.arrays(row.id))
     else:
@@ -65,12 +69,18 @@ def delete(session: Session, estimate_id: str) -> None:
     session.flush()
 
 
-def tidy(session: Session) -> None:
-    """Remove the arrays of finished estimates, and those that a killed process left without one."""
+def garbage(session: Session) -> Iterator[Garbage]:
+    """The arrays of finished estimates, and those that a killed process left without one."""
     paths = {path.stem: path for path in files.arrays("").parent.glob("*.npz")}
     rows = session.execute(select(MiEstimate.id, MiEstimate.state).where(MiEstimate.id.in_(paths)))
     states = {row.id: row.state for row in rows}
     for estimate_id, path in paths.items():
         state = states.get(estimate_id)
         if state in TERMINAL or (state is None and files.abandoned(path)):
-            path.unlink(missing_ok=True)
+            yield Garbage(path, f"of an estimate that has {state}" if state else "of no estimate")
+
+
+def tidy(session: Session) -> None:
+    """Remove such arrays."""
+    for found in garbage(session):
+        files.remove_path(found.path)

@@ -20,6 +20,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from app.persistence import callers
+
 ACTIVE = ("queued", "running", "cancelling")
 TERMINAL = ("succeeded", "failed", "cancelled")
 LEASED = ("running", "cancelling")
@@ -46,6 +48,24 @@ class Base(DeclarativeBase):
     }
 
 
+class Owned:
+    """What belongs to somebody: rows that are there for their owner, and for admins; `database` sees to that in every query."""
+
+    owner: Mapped[str] = mapped_column(default=callers.owner, server_default=callers.LOCAL.owner)
+
+    def __init__(self, **fields: Any):
+        super().__init__(**{"owner": callers.owner(), **fields})  # of whoever makes it, not of whoever asks when it is flushed
+
+
+class Submitted(Owned):
+    """What was submitted by a key, and counts against its quotas."""
+
+    key_id: Mapped[str | None] = mapped_column(default=callers.key_id)
+
+    def __init__(self, **fields: Any):
+        super().__init__(**{"key_id": callers.key_id(), **fields})
+
+
 class Leased:
     """What a claimable row carries: `attempt` only ever rises, and with `lease_owner` it fences every write of a worker."""
 
@@ -69,7 +89,7 @@ def _leased_checks(states: tuple[str, ...]) -> tuple[CheckConstraint, ...]:
     )
 
 
-class Experiment(Leased, Base):
+class Experiment(Submitted, Leased, Base):
     """One pretraining on one recipe, from its spec to its results."""
 
     __tablename__ = "experiments"
@@ -103,6 +123,8 @@ class Experiment(Leased, Base):
         Index("ix_experiments_created_at", "created_at"),
         Index("ix_experiments_tags", "tags", postgresql_using="gin"),
         Index("ix_experiments_identity", "identity", postgresql_where=text("state = 'succeeded'")),
+        Index("ix_experiments_owner_id", "owner", "id"),
+        Index("ix_experiments_key_id_state", "key_id", "state", postgresql_where=text("finished_at IS NULL")),
     )
 
 
@@ -144,7 +166,7 @@ class Artifact(Base):
     sha256: Mapped[str]
 
 
-class Sweep(Base):
+class Sweep(Submitted, Base):
     """Experiments along one axis; its state is read off theirs, and, where values are searched for, off the search's."""
 
     __tablename__ = "sweeps"
@@ -159,6 +181,8 @@ class Sweep(Base):
 
     __table_args__ = (
         Index("ix_sweeps_created_at", "created_at"),
+        Index("ix_sweeps_owner_id", "owner", "id"),
+        Index("ix_sweeps_key_id", "key_id"),
         Index("ix_sweeps_searching", "id", postgresql_where=text("search IS NOT NULL AND (search ->> 'ended') IS NULL")),
     )
 
@@ -177,7 +201,7 @@ class SweepMember(Base):
     __table_args__ = (Index("ix_sweep_members_experiment_id", "experiment_id"),)
 
 
-class Preview(Leased, Base):
+class Preview(Owned, Leased, Base):
     """A picture of view pairs, made by a worker."""
 
     __tablename__ = "previews"
@@ -192,11 +216,12 @@ class Preview(Leased, Base):
         *_leased_checks(ACTIVE + TERMINAL),
         Index("ix_previews_claim", "created_at", postgresql_where=text("state = 'queued' AND waits_for IS NULL")),
         Index("ix_previews_waits_for", "waits_for", postgresql_where=text("state = 'queued'")),
+        Index("ix_previews_owner_id", "owner", "id"),
         Index("ix_previews_lease", "lease_expires_at", postgresql_where=text("lease_owner IS NOT NULL")),
     )
 
 
-class Dataset(Leased, Base):
+class Dataset(Submitted, Leased, Base):
     """An upload. A worker decodes it: its `error` says why it was rejected, `facts` are what is known of it once it is ready."""
 
     __tablename__ = "datasets"
@@ -215,6 +240,8 @@ class Dataset(Leased, Base):
         Index("ix_datasets_claim", "created_at", postgresql_where=text("state = 'queued'")),
         Index("ix_datasets_lease", "lease_expires_at", postgresql_where=text("lease_owner IS NOT NULL")),
         Index("ix_datasets_sha256", "sha256"),
+        Index("ix_datasets_owner_id", "owner", "id"),
+        Index("ix_datasets_key_id", "key_id"),
     )
 
     @property
@@ -228,7 +255,7 @@ class Dataset(Leased, Base):
         return {"name": self.name, "layout": self.layout, "sha256": self.sha256}
 
 
-class MiEstimate(Leased, Base):
+class MiEstimate(Submitted, Leased, Base):
     """The mutual information of two uploaded arrays: what was asked, and what a worker found."""
 
     __tablename__ = "mi_estimates"
@@ -247,14 +274,32 @@ class MiEstimate(Leased, Base):
         Index("ix_mi_estimates_claim", "created_at", postgresql_where=text("state = 'queued'")),
         Index("ix_mi_estimates_lease", "lease_expires_at", postgresql_where=text("lease_owner IS NOT NULL")),
         Index("ix_mi_estimates_sha256", "sha256", postgresql_where=text("state = 'succeeded'")),
+        Index("ix_mi_estimates_owner_id", "owner", "id"),
+        Index("ix_mi_estimates_key_id", "key_id", postgresql_where=text("finished_at IS NULL")),
     )
 
 
-class IdempotencyKey(Base):
+class Checkpoint(Submitted, Base):
+    """Weights to begin from: a file under its hash, which several owners may have sent, each for himself."""
+
+    __tablename__ = "checkpoints"
+
+    owner: Mapped[str] = mapped_column(default=callers.owner, server_default=callers.LOCAL.owner, primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    format: Mapped[str]
+    size: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+    __table_args__ = (Index("ix_checkpoints_id", "id"), Index("ix_checkpoints_key_id", "key_id"))
+
+
+class IdempotencyKey(Owned, Base):
     """The first answer to a POST, replayed to the next one with the same key. Written in the transaction of what it created."""
 
     __tablename__ = "idempotency_keys"
 
+    owner: Mapped[str] = mapped_column(default=callers.owner, server_default=callers.LOCAL.owner, primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
     fingerprint: Mapped[str]
     status: Mapped[int]
@@ -271,3 +316,50 @@ class Worker(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     hardware: Mapped[dict[str, Any]]
     seen_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class Tally(Base):
+    """How many attempts of a worker ended in one way, and when the last one did: each worker writes rows of its own."""
+
+    __tablename__ = "tallies"
+
+    worker: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    outcome: Mapped[str] = mapped_column(primary_key=True)
+    code: Mapped[str] = mapped_column(primary_key=True)
+    """The error's; empty where there was none."""
+    count: Mapped[int] = mapped_column(BigInteger)
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class ApiKey(Base):
+    """A key of the API, known by the hash of its secret. Its `scopes` are what it may do; a quota that is null is none."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    owner: Mapped[str]
+    hash: Mapped[str] = mapped_column(unique=True)
+    scopes: Mapped[list[str]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+    max_queued: Mapped[int | None]
+    max_running: Mapped[int | None]
+    max_stored_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    per_minute: Mapped[int | None]
+
+
+class SignIn(Base):
+    """A browser that is signed in with a key, known by the hash of its cookie."""
+
+    __tablename__ = "sign_ins"
+
+    hash: Mapped[str] = mapped_column(primary_key=True)
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    expires_at: Mapped[datetime]
+
+    __table_args__ = (Index("ix_sign_ins_key_id", "key_id"),)

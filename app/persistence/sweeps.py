@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.errors import NotFound, StateConflict
 from app.ids import new_id
-from app.persistence import experiments
+from app.persistence import callers, experiments, quotas
 from app.persistence.models import ACTIVE, Experiment, Sweep, SweepMember
 from ml.spec import ExperimentSpec
 
@@ -35,6 +35,8 @@ def create(session: Session, name: str, spec: dict[str, Any], trainings: Iterabl
     """
     searching = spec["axis"].get("search") is not None
     sweep = Sweep(id=new_id("swp"), name=name, spec=spec, search=dict(BEGUN) if searching else None)
+    if searching:
+        quotas.require_place(session, 1)
     session.add(sweep)
     session.flush()
     if not searching:
@@ -171,9 +173,11 @@ def retry(session: Session, sweep: Sweep) -> int:
         now = _state(sweep, found)
         raise StateConflict(f"{sweep.id} is {now} and has no failed or cancelled experiment to retry", now)
     wanted = [(ExperimentSpec.model_validate(member.experiment.spec), member.experiment.id) for member in broken]
+    with callers.on_behalf_of(sweep.owner):
+        made = experiments.create_all(session, wanted)
     places = [
         {"sweep_id": sweep.id, "axis_index": member.index, "seed": member.seed, "experiment_id": again.id}
-        for member, again in zip(broken, experiments.create_all(session, wanted), strict=True)
+        for member, again in zip(broken, made, strict=True)
     ]
     if places:
         session.execute(update(SweepMember), places)

@@ -10,6 +10,8 @@ from sqlalchemy.orm import Session
 
 from app.persistence.models import Worker
 
+SILENCE = 60  # seconds after which a worker is not counted any more
+
 
 def hello(session: Session, name: str, hardware: dict[str, Any]) -> None:
     """A worker lives; to be said again and again."""
@@ -26,6 +28,6 @@ def goodbye(session: Session, name: str) -> None:
     session.execute(delete(Worker).where(Worker.name == name))
 
 
-def alive(session: Session, within: float) -> Sequence[Worker]:
+def alive(session: Session, within: float = SILENCE) -> Sequence[Worker]:
     """Workers heard of in the last `within` seconds."""
     return session.scalars(select(Worker).where(Worker.seen_at > func.clock_timestamp() - timedelta(seconds=within))).all()

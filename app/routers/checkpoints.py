@@ -42,9 +42,9 @@ def upload_checkpoint(received: ReceivedDep, session: SessionDep, once: Annotate
 
 
 @router.get("/{id}", response_model=schemas.Checkpoint)
-def get_checkpoint(checkpoint_id: CheckpointId) -> Any:
+def get_checkpoint(checkpoint_id: CheckpointId, session: SessionDep) -> Any:
     """A checkpoint: what it is called, its size and its format."""
-    return answers.checkpoint(checkpoints.get(checkpoint_id))
+    return answers.checkpoint(checkpoints.get(session, checkpoint_id))
 
 
 @router.delete("/{id}", status_code=204)

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, BackgroundTasks, Header, Path, Query, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Header, HTTPException, Path, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.responses import MalformedRangeHeader, RangeNotSatisfiable
 
 from app import answers, planning, schemas
 from app.dependencies import TEXT, OnceDep, RingDep, SessionDep, SliceDep, WaitDep
@@ -228,9 +229,23 @@ def _file(session: SessionDep, experiment_id: str, name: str) -> Response:
     row = experiments.get(session, experiment_id)
     artifact = experiments.artifact(session, row, name)
     path = files.attempt_folder(experiment_id, row.attempt) / artifact.name
-    if not path.is_file():
+    if path.is_symlink() or not path.is_file():
         raise NotFound(f"{experiment_id}'s {name!r} is not in the artifacts folder any more")
-    return FileResponse(path, media_type=artifact.media_type, headers={"ETag": f'"{artifact.sha256}"'})
+    return _File(path, media_type=artifact.media_type, headers={"ETag": f'"{artifact.sha256}"'})
+
+
+class _File(FileResponse):
+    """A file, or the part of it that is asked for; what is no range is passed over, RFC 9110, 14.2."""
+
+    @classmethod
+    def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
+        try:
+            return super()._parse_range_header(http_range, file_size)
+        except MalformedRangeHeader:
+            return []
+        except RangeNotSatisfiable:
+            headers = {"Content-Range": f"bytes */{file_size}"}
+            raise HTTPException(416, f"the file has {file_size} bytes, and none in this range", headers) from None
 
 
 def _event(row: Any) -> schemas.Event:

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Scope
 
 from app.dependencies import SessionDep
 from app.errors import NotFound
+from app.middleware import PAGE
 from app.persistence import experiments, sweeps
 
 APP = Path(__file__).parent.parent
@@ -22,7 +23,7 @@ UNKNOWN = (NotFound, DataError)  # the second for an id that no database could k
 YEAR = 365 * 24 * 3600  # seconds
 HEADERS = {
     "Cache-Control": "no-cache",
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'",
+    "Content-Security-Policy": f"default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; {PAGE}",
 }
 
 router = APIRouter(include_in_schema=False)
@@ -32,7 +33,7 @@ templates = Jinja2Templates(APP / "templates")
 @router.get("/")
 def show_home(request: Request) -> Response:
     """Sweeps and experiments."""
-    return _page(request, "home.html")
+    return page(request, "home.html")
 
 
 @router.get("/sweeps/{sweep_id}")
@@ -42,7 +43,7 @@ def show_sweep(request: Request, sweep_id: str, session: SessionDep) -> Response
         row = sweeps.get(session, sweep_id)
     except UNKNOWN:
         return _missing(request, "sweep", sweep_id)
-    return _page(request, "sweep.html", id=row.id, title=row.name or "Sweep")
+    return page(request, "sweep.html", id=row.id, title=row.name or "Sweep")
 
 
 @router.get("/experiments/{experiment_id}")
@@ -52,19 +53,19 @@ def show_experiment(request: Request, experiment_id: str, session: SessionDep) -
         row = experiments.get(session, experiment_id)
     except UNKNOWN:
         return _missing(request, "experiment", experiment_id)
-    return _page(request, "experiment.html", id=row.id, title=row.name or "Experiment")
+    return page(request, "experiment.html", id=row.id, title=row.name or "Experiment")
 
 
 @router.get("/new")
 def show_form(request: Request) -> Response:
     """The form from which experiments and sweeps are submitted."""
-    return _page(request, "new.html")
+    return page(request, "new.html")
 
 
 @router.get("/compare")
 def show_comparison(request: Request) -> Response:
     """Several sweeps' curves in one figure."""
-    return _page(request, "compare.html")
+    return page(request, "compare.html")
 
 
 class Static(StaticFiles):
@@ -74,7 +75,9 @@ class Static(StaticFiles):
         """The file, or 304 where the client has it."""
         first, _, rest = path.partition("/")
         pinned = first == digest()
+        scope["headers"] = [header for header in scope["headers"] if header[0] != b"range"]  # they are small: whole or not at all
         response = await super().get_response(rest if pinned else path, scope)
+        response.headers["Accept-Ranges"] = "none"
         response.headers["Cache-Control"] = f"public, max-age={YEAR}, immutable" if pinned else "no-cache"
         return response
 
@@ -94,9 +97,11 @@ def digest() -> str:
     return found.hexdigest()[:16]
 
 
-def _page(request: Request, name: str, status: int = 200, **words: Any) -> Response:
-    return templates.TemplateResponse(request, name, {"static": f"/static/{digest()}", **words}, status, HEADERS)
+def page(request: Request, name: str, status: int = 200, **words: Any) -> Response:
+    """A page out of its template, with these words."""
+    known = {"static": f"/static/{digest()}", "signed_in": getattr(request.state, "signed_in", None)}
+    return templates.TemplateResponse(request, name, {**known, **words}, status, HEADERS)
 
 
 def _missing(request: Request, sort: str, sought: str) -> Response:
-    return _page(request, "missing.html", 404, sort=sort, id=sought)
+    return page(request, "missing.html", 404, sort=sort, id=sought)

@@ -11,7 +11,6 @@ from app.errors import Invalid
 from app.persistence import previews
 from app.persistence.database import open_session
 from app.persistence.models import TERMINAL
-from ml.spec import ExperimentSpec
 
 router = APIRouter(prefix="/v1/previews", tags=["previews"])
 PATIENCE = 10  # seconds that a POST waits for the picture
@@ -22,7 +21,7 @@ PENDING = {"model": schemas.Preview, "description": "Not there yet; ask again at
 @router.post("", response_class=Response, responses={200: PNG, 202: PENDING})
 def make_preview(request: schemas.PreviewRequest, session: SessionDep, ring: RingDep, once: OnceDep, wait: WaitDep) -> Any:
     """A PNG of v1 | v2 pairs, as the encoder would receive them; 202 with `Location` where it takes longer than 10 s."""
-    spec = planning.plan(session, ExperimentSpec(dataset=request.dataset, views=request.views))
+    spec = planning.plan_preview(session, request.dataset, request.views)
     row = previews.create(session, spec)
     answer = answers.preview(row)
     once.remember(answer, 202, answer.links["self"])

@@ -5,6 +5,7 @@ import zipfile
 import zlib
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from ml.datasets.raw import Array, DatasetInvalid, File, Indices
 
 CHUNK_BYTES = 2**24
+LONGEST_HEADER = 10_000  # bytes of an array's, as numpy has it
 UNREADABLE = (ValueError, OSError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
@@ -102,10 +104,16 @@ class Archive:
         return np.maximum(labels.astype(np.int64), -1)
 
     def _header(self, name: str) -> Header:
+        key = name.removesuffix(".npy")
         with self._zip.open(name) as file:
             header = _read_header(file)
+            there = self._zip.getinfo(name).file_size - file.tell()
         if header.dtype.hasobject:
-            raise ValueError(f"{name.removesuffix('.npy')} holds Python objects, which would have to be unpickled")
+            raise ValueError(f"{key} holds Python objects, which would have to be unpickled")
+        if any(side < 0 for side in header.shape):
+            raise ValueError(f"{key} has the shape {header.shape}")
+        if there < (wanted := math.prod(header.shape) * header.dtype.itemsize):  # room is made by what the header says
+            raise ValueError(f"{key} has the shape {header.shape}, but breaks off after {there} of {wanted} bytes")
         return header
 
     def _refused(self, error: Exception) -> DatasetInvalid:
@@ -113,9 +121,13 @@ class Archive:
 
 
 def _read_header(file: File) -> Header:
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    read = {(1, 0): (2, np.lib.format.read_array_header_1_0), (2, 0): (4, np.lib.format.read_array_header_2_0)}
     version = np.lib.format.read_magic(file)
     if version not in read:
         raise ValueError(f"an array of npy version {version}; only 1.0 and 2.0 are understood")
-    shape, fortran, dtype = read[version](file)
+    digits, parse = read[version]
+    length = file.read(digits)
+    if (claimed := int.from_bytes(length, "little")) > LONGEST_HEADER:  # numpy would read it all before it says so
+        raise ValueError(f"an array's header of {claimed} bytes; at most {LONGEST_HEADER} are read")
+    shape, fortran, dtype = parse(BytesIO(length + file.read(claimed)))
     return Header(shape, dtype, fortran and len(shape) > 1)

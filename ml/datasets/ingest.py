@@ -23,6 +23,8 @@ from ml.datasets.uploads import FACTS
 
 MOST_BYTES = 256 * 2**30  # unpacked and decoded
 MOST_MEMBERS = 2_000_000
+LARGEST_DIRECTORY = 256 * 2**20  # bytes, in which so many files are named
+LOCAL_HEADER = 30  # bytes before a file's name and its content, at least
 MOST_TIMES = 100  # that a member of more than `SMALL` bytes may be larger than it was packed
 SMALL = 2**20
 LARGEST_DEFAULT = 224  # pixels, of images in class folders
@@ -70,8 +72,8 @@ def ingest(
 def _members(file: Path, most_bytes: int) -> dict[str, zipfile.ZipInfo]:
     """The zip's files by name, none of which does any harm when it is read."""
     try:
-        with zipfile.ZipFile(file) as archive:
-            members = {info.filename.replace("\\", "/"): info for info in archive.infolist() if not info.is_dir()}
+        with spec.SparingFile(file, LARGEST_DIRECTORY) as sparing, zipfile.ZipFile(sparing) as archive:
+            listed = archive.infolist()
     except UNREADABLE as error:
         with file.open("rb") as start:
             begins = start.read(6)
@@ -80,12 +82,20 @@ def _members(file: Path, most_bytes: int) -> dict[str, zipfile.ZipInfo]:
                 "the file is a single array; save it as an npz, with np.savez(file, x=images, y=labels)"
             ) from None
         raise DatasetInvalid(f"the file is no zip ({error}); accepted is {ACCEPTED}") from None
-    if len(members) > MOST_MEMBERS:
-        raise DatasetInvalid(f"the zip has {len(members)} files; at most {MOST_MEMBERS} are accepted")
+    if len(listed) > MOST_MEMBERS:
+        raise DatasetInvalid(f"the zip has {len(listed)} files; at most {MOST_MEMBERS} are accepted")
+    members: dict[str, zipfile.ZipInfo] = {}
+    for info in listed:
+        name = info.filename.replace("\\", "/")
+        if name in members:
+            raise DatasetInvalid(f"the zip has two files of the name {name}; names must differ")
+        if not info.is_dir():
+            members[name] = info
     if (unpacked := sum(info.file_size for info in members.values())) > most_bytes:
         raise DatasetInvalid(f"the zip unpacks to {_gigabytes(unpacked)}; at most {_gigabytes(most_bytes)} are accepted")
     for name, info in members.items():
         _require_harmless(name, info)
+    _require_apart(members, file.stat().st_size)
     return members
 
 
@@ -95,6 +105,8 @@ def _require_harmless(name: str, info: zipfile.ZipInfo) -> None:
         raise DatasetInvalid(f"the zip has a file {name!r} that would lie outside of it; names must be relative and without '..'")
     if stat.S_ISLNK(info.external_attr >> 16):
         raise DatasetInvalid(f"{name} in the zip is a link; only files are accepted, so pack what it points to")
+    if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+        raise DatasetInvalid(f"{name} in the zip is a device, a pipe or a folder; only files are accepted")
     if info.flag_bits & 1:
         raise DatasetInvalid(f"{name} in the zip is encrypted; pack it without a password")
     if info.file_size > max(SMALL, MOST_TIMES * info.compress_size):
@@ -102,6 +114,18 @@ def _require_harmless(name: str, info: zipfile.ZipInfo) -> None:
             f"{name} in the zip unpacks to {info.file_size} bytes from {info.compress_size}; more than {MOST_TIMES} times looks "
             "like a zip bomb, so if it is none, pack it without compression"
         )
+
+
+def _require_apart(members: dict[str, zipfile.ZipInfo], size: int) -> None:
+    """Files that share bytes of the zip unpack to the square of it, each within its ratio. Fifield 2019, A better zip bomb."""
+    ordered = sorted(members.items(), key=lambda member: member[1].header_offset)
+    ends = [info.header_offset + LOCAL_HEADER + len(info.orig_filename) + info.compress_size for _, info in ordered]
+    begins = [info.header_offset for _, info in ordered[1:]]
+    for (name, _), end, following in zip(ordered, ends, [*begins, size], strict=True):
+        if end > following:
+            raise DatasetInvalid(
+                f"{name} in the zip reaches into the next file or beyond the end, as in a zip bomb; pack it anew"
+            )
 
 
 def _images(members: dict[str, zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
@@ -147,8 +171,8 @@ def _open_images(
         lock = threading.Lock()  # a zip counts its readers without one
 
         def read(index: int) -> bytes:
-            with lock, _readable(names[index]):
-                return archive.read(infos[index])
+            with lock, _readable(names[index]), archive.open(infos[index]) as member:
+                return member.read(infos[index].file_size)  # no more, whatever it would unpack to
 
         found = []
         for index, (name, info) in enumerate(members.items()):

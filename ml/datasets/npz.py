@@ -44,6 +44,7 @@ LAYOUTS = (
     "optional y [N] and split [N]; or train_images, train_labels, test_images, test_labels"
 )
 LEAST_SIDE = 8  # pixels
+LARGEST_ITEM = 2**28  # bytes, of which several are in memory at a time
 MEMORY_SHARE = 1 / 8  # of main memory that arrays may fill; larger ones are unpacked into files
 
 
@@ -106,6 +107,7 @@ def find(root: Path, name: str) -> Path | None:
 def read(archive: Archive, allocate: Allocate) -> Opening:
     """Its arrays, wherever there is room for them. Raises DatasetInvalid."""
     layout = _layout(archive)
+    shapes = [_item(archive, layout, keys) for keys in layout.arrays]
     items = [[archive.headers[key].shape[0] for key in keys] for keys in layout.arrays]
     if len({tuple(counts) for counts in items}) > 1:
         raise DatasetInvalid(f"{archive.what}: v1 and v2 belong together, but have {items[0][0]} and {items[1][0]} items")
@@ -119,8 +121,8 @@ def read(archive: Archive, allocate: Allocate) -> Opening:
         where[part] = np.arange(len(part))
     digest = hashlib.sha256()
     arrays, ranges = [], []
-    for index, keys in enumerate(layout.arrays):
-        shape, dtype = _item(archive, layout, keys), archive.headers[keys[0]].dtype
+    for index, (keys, shape) in enumerate(zip(layout.arrays, shapes, strict=True)):
+        dtype = archive.headers[keys[0]].dtype
         places = (allocate(f"train_{index}", (len(train), *shape), dtype), allocate(f"test_{index}", (len(test), *shape), dtype))
         scale, done = _Scale(f"{archive.what}: {keys[0]}", dtype), 0
         for chunk in chain(*(archive.items(key) for key in keys)):
@@ -178,6 +180,8 @@ def _item(archive: Archive, layout: _Layout, keys: Sequence[str]) -> tuple[int, 
                 f"{where} has images of {height}x{width} pixels with {channels} channel(s); sides of at least {LEAST_SIDE} are "
                 "needed, and channels come last"
             )
+        if header.bytes_an_item > LARGEST_ITEM:
+            raise DatasetInvalid(f"{where} has items of {header.bytes_an_item} bytes; at most {LARGEST_ITEM} are accepted")
         if layout.name == "clips" and frames[0] < 2:
             raise DatasetInvalid(f"{where} has clips of one frame; at least two are needed, or give still images as x")
         shapes.append((*frames, channels, height, width))

@@ -102,11 +102,27 @@ def rgb(content: bytes, name: str) -> UInt8[Tensor, "3 H W"]:
     """Decode an image, turned upright as its EXIF orientation says. Raises DatasetInvalid."""
     sides(BytesIO(content), name)
     try:
-        encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        encoded = torch.frombuffer(bytearray(_without_texts(content)), dtype=torch.uint8)
         image: Tensor = decode_image(encoded, mode=ImageReadMode.RGB, apply_exif_orientation=True)
     except (RuntimeError, ValueError) as error:
         raise DatasetInvalid(f"{name} cannot be decoded: {str(error).splitlines()[0]}") from None
     return image if image.dtype == torch.uint8 else (image.to(torch.int32) >> 8).to(torch.uint8)  # of PNGs with 16 bits
+
+
+TEXTS = {b"tEXt", b"zTXt", b"iTXt", b"iCCP"}  # which say nothing of pixels; libpng unpacks 8 MB of each few kilobytes
+
+
+def _without_texts(content: bytes) -> bytes:
+    """A PNG without them, anything else as it is."""
+    if not content.startswith(b"\x89PNG"):
+        return content
+    kept, at = [content[:8]], 8
+    while at + 8 <= len(content):
+        end = at + 12 + int.from_bytes(content[at : at + 4], "big")
+        if content[at + 4 : at + 8] not in TEXTS:
+            kept.append(content[at:end])
+        at = end
+    return b"".join(kept)
 
 
 def _in_parallel(pictures: Pictures, chosen: Indices, place: "_Squares | _Natively") -> Iterator[list[tuple[bytes, int]]]:

@@ -1,7 +1,8 @@
 """What a worker would write, without the training: claims, reports and results go through the leases as they do in earnest."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session
 
 from app.embedded import Servers
-from app.persistence import files, leases
+from app.main import create_app
+from app.persistence import files, keys, leases
 from app.persistence.database import open_session
 from app.persistence.leases import Claim
 
@@ -141,3 +143,33 @@ def submit(api: TestClient, spec: Json) -> Callable[..., Json]:
         return dict(answer.json())
 
     return submit
+
+
+Client = Callable[..., TestClient]
+
+
+@pytest.fixture
+def remote(database: Servers) -> Iterator[Client]:
+    """Clients elsewhere, whom the service asks for keys: one of an owner, with these scopes and quotas, or one without a key."""
+    app = create_app()
+
+    def remote(owner: str | None = None, scopes: Sequence[str] = ("read", "submit"), **quotas: int | None) -> TestClient:
+        client = TestClient(
+            app, base_url="https://sweetspot.example", client=("203.0.113.7", 50000), raise_server_exceptions=False
+        )
+        client.follow_redirects = False
+        if owner is not None:
+            client.headers["Authorization"] = f"Bearer {new_key(owner, scopes, **quotas)[1]}"
+        return client
+
+    yield remote
+
+
+def new_key(
+    owner: str, scopes: Sequence[str] = ("read", "submit"), expires_at: datetime | None = None, **quotas: int | None
+) -> tuple[str, str]:
+    """Id and secret of a key that was just made."""
+    with open_session() as session:
+        key, secret = keys.create(session, f"{owner}'s key", owner, scopes, expires_at, {"per_minute": None, **quotas})
+        session.commit()
+        return key.id, secret

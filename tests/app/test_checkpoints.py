@@ -89,7 +89,7 @@ def test_a_checkpoint_is_known_by_its_content(api: TestClient, upload: Upload, c
     assert files.checkpoint(digest).read_bytes() == content
     assert upload(content, name="another name")["id"] == made["id"]
     assert api.get(url).json()["name"] == "another name"
-    assert stored() == {f"checkpoints/{digest}", f"checkpoints/{digest}.json"}
+    assert stored() == {f"checkpoints/{digest}"}
 
 
 def test_a_deleted_checkpoint_is_gone_and_may_come_again(api: TestClient, upload: Upload) -> None:

@@ -285,3 +285,10 @@ def test_views_stand_under_each_other_with_their_captions() -> None:
     assert render(views_picture([rows[0], (rows[1][0], grey_png(40, 20, grey=200))]), "png") != png  # the pictures are drawn
     with pytest.raises(ValueError, match="must be a PNG"):
         views_picture([("σ = 0", b"GIF89a")])
+
+
+@pytest.mark.parametrize("odd", ["\x1b[2J", "\0", "￾", "\ud800", "\x7f"])
+def test_what_no_svg_can_hold_does_not_end_the_process(odd: str) -> None:
+    drawing = {"mark": "point", "data": {"values": [{"x": 1, f"y{odd}": odd}]}, "title": odd, "encoding": {"x": {"field": "x"}}}
+    assert render(drawing, "svg").startswith(b"<svg")
+    assert render(drawing, "png").startswith(b"\x89PNG")

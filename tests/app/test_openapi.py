@@ -1,7 +1,10 @@
 """The OpenAPI document says what the API does: schemathesis calls every operation with what is valid and with what is not."""
 
 import io
+import os
 import re
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,19 +12,24 @@ import pytest
 import schemathesis
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.stateful import run_state_machine_as_test
 from jsonschema import Draft202012Validator
 from schemathesis.checks import not_a_server_error
 from schemathesis.config import SchemathesisConfig
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
+    ignored_auth,
+    positive_data_acceptance,
     response_headers_conformance,
     response_schema_conformance,
     status_code_conformance,
 )
 
+from app import settings as app_settings
 from app.main import create_app
-from app.persistence import experiments, leases
+from app.persistence import experiments, keys, leases
+from app.persistence.database import open_session
 
 Json = dict[str, Any]
 CHECKS = [
@@ -34,6 +42,16 @@ CHECKS = [
 EXAMPLES = 12  # of each operation, mode and set of ids
 DOCUMENT: Json = create_app().openapi()
 OPERATIONS = [(method, path) for path, operations in DOCUMENT["paths"].items() for method in operations]
+
+
+@pytest.fixture(autouse=True)
+def _without_keys(monkeypatch: pytest.MonkeyPatch, database: Any) -> Iterator[None]:
+    """schemathesis asks from nowhere."""
+    monkeypatch.setenv("SWEETSPOT_AUTH", "off")
+    app_settings.settings.cache_clear()
+    yield
+    monkeypatch.undo()
+    app_settings.settings.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +130,68 @@ def lead_on(body: Any) -> None:
         body["axis"]["path"] = "name"
         if body["axis"].get("values"):
             body["axis"]["values"] = [str(value)[:200] for value in body["axis"]["values"]]
+
+
+# What answers lead on to
+
+UNFIT = [positive_data_acceptance]  # what fits a dataset stands in no schema
+WALKS = int(os.environ.get("SWEETSPOT_WALKS", "4"))  # some minutes take a hundred
+STEPS = 8
+
+
+@pytest.mark.parametrize("auth", ["off", "on"])
+def test_one_may_go_from_any_answer_to_any_other(
+    schema: Any, ids: dict[str, str], auth: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ids that answers name are asked about, changed and deleted, with all of schemathesis's checks on the way."""
+    with open_session() as session:
+        _, secret = keys.create(session, "walker", "somebody", ["read", "submit", "admin"], None, {"per_minute": None})
+        session.commit()
+    monkeypatch.setenv("SWEETSPOT_AUTH", auth)
+    app_settings.settings.cache_clear()
+    seen: Counter[tuple[str, int]] = Counter()
+
+    class Walk(schema.as_state_machine()):  # type: ignore[misc]
+        def before_call(self, case: Any) -> None:
+            case.headers["Prefer"] = "wait=0"
+            if case.meta is None or case.meta.generation.mode is GenerationMode.POSITIVE:
+                lead_on(case.body)
+                keep_simple(case.body)
+            if auth == "on":
+                case.headers["Authorization"] = f"Bearer {secret}"
+
+        def validate_response(self, response: Any, case: Any, **_: Any) -> None:
+            seen[case.operation.label, response.status_code] += 1
+            case.validate_response(response, excluded_checks=[*UNFIT, *([ignored_auth] if auth == "off" else [])])
+
+    run_state_machine_as_test(
+        Walk,
+        settings=settings(
+            max_examples=WALKS,
+            stateful_step_count=STEPS,
+            derandomize=WALKS < 10,
+            database=None,
+            deadline=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    good = {label for label, status in seen if status < 300}
+    assert any(label.startswith("POST") for label in good) and any("{id}" in label for label in good), seen
+    print(f"{sum(seen.values())} calls", *sorted(seen.items()), sep="\n")  # noqa: T201
+
+
+def keep_simple(body: Any) -> None:
+    """Of a generated experiment the titles, the seed and the dataset: the rest seldom fits the dataset, and leads nowhere."""
+    if not isinstance(body, dict):
+        return
+    if isinstance(body.get("axis"), dict):
+        body.update(axis={"path": "views.sigma", "values": [0.1, 0.5]}, seeds=1, preset=None)
+    whole = body.get("base", body)
+    if isinstance(whole, dict) and isinstance(whole.get("dataset"), dict) and "name" in whole["dataset"]:
+        for part in ("method", "encoder", "pretrain", "mi", "tasks"):
+            whole.pop(part, None)
+        whole.update(dataset={"name": whole["dataset"]["name"]}, views={"kind": "noise"})
 
 
 # What people read

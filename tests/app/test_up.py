@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -100,6 +101,22 @@ def test_it_is_ready_and_says_where(up: Up) -> None:
     assert f"Sweetspot is up at {up.running.api_url}" in output
     assert "api        │ " in output
     assert "\x1b[" not in output, "colours are for terminals"
+
+
+def test_it_is_backed_up_while_it_runs_and_tidied(up: Up, tmp_path: Path) -> None:
+    def kept(*arguments: str | Path) -> str:
+        command = [sys.executable, "-m", "app.cli", *map(str, arguments), "--data-dir", str(up.folder)]
+        environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+
+    spec = {"dataset": {"name": "digits"}, "views": {"kind": "noise", "sigma": 0.7}}
+    made = httpx.post(f"{up.running.api_url}/v1/experiments", json=spec, trust_env=False).json()
+    assert "tables of version" in kept("backup", tmp_path / "b.tar")
+    with tarfile.open(tmp_path / "b.tar") as held:
+        rows = held.extractfile("database/experiments")
+        assert rows is not None and made["id"].encode() in rows.read()
+    assert kept("gc") == ""
+    assert answers(up.running.api_url)
 
 
 def test_a_second_one_on_the_folder_is_refused(up: Up) -> None:

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from alembic import command
-from sqlalchemy import inspect
+from sqlalchemy import inspect, text
 
 from app.embedded import Servers
 from app.persistence import datasets, mi_estimates
@@ -44,3 +44,34 @@ def test_estimates_come_and_go_and_the_rest_stays(database: Servers, tmp_path: P
         estimate = mi_estimates.create(session, "mine", MiEstimate(), received(), "0" * 64, 2)
         session.commit()
         assert mi_estimates.get(session, estimate.id).state == "queued"
+
+
+def test_what_was_there_before_there_were_keys_is_the_local_owners(database: Servers) -> None:
+    tables = ("experiments", "sweeps", "previews", "datasets", "mi_estimates", "idempotency_keys")
+    before = {
+        "experiments (id, name, tags, priority, spec, identity, progress)": "'exp_1', 'mine', '{}', 0, '{}', '', '{}'",
+        "sweeps (id, name, spec)": "'swp_1', 'mine', '{}'",
+        "previews (id, spec)": "'prv_1', '{}'",
+        "datasets (id, name, sha256, size, progress)": "'ds_1', 'mine', '', 1, '{}'",
+        "mi_estimates (id, name, spec, sha256, size, progress)": "'mie_1', 'mine', '{}', '', 1, '{}'",
+        "idempotency_keys (key, fingerprint, status, headers, body)": "'k', '', 202, '{}', ''",
+    }
+    command.downgrade(config(), "0004")
+    try:
+        with engine().begin() as connection:
+            for columns, values in before.items():
+                connection.execute(text(f"INSERT INTO {columns} VALUES ({values})"))
+    finally:
+        command.upgrade(config(), "head")
+    with engine().begin() as connection:
+        for table in tables:
+            assert connection.execute(text(f"SELECT owner FROM {table}")).all() == [("local",)], table
+        connection.execute(
+            text("INSERT INTO idempotency_keys SELECT 'k', '', 202, '{}', '', now(), 'anna'")
+        )  # all have their own
+    command.downgrade(config(), "0004")
+    try:
+        with engine().begin() as connection:
+            assert connection.execute(text("SELECT key FROM idempotency_keys")).all() == [("k",)]
+    finally:
+        command.upgrade(config(), "head")

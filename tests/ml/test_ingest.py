@@ -1,7 +1,12 @@
 import io
 import os
+import resource
+import struct
+import time
 import zipfile
+import zlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +246,26 @@ def test_a_link_is_refused(tmp_path: Path, refused: Callable[..., str]) -> None:
     assert "passwords.png in the zip is a link" in refused(file)
 
 
+@pytest.mark.parametrize("mode", [0o020666, 0o060660, 0o010644, 0o140755, 0o040755])
+def test_a_device_a_pipe_or_a_folder_under_a_file_s_name_is_refused(
+    tmp_path: Path, refused: Callable[..., str], mode: int
+) -> None:
+    file = pack(tmp_path, photographs())
+    with zipfile.ZipFile(file, "a") as archive:
+        odd = zipfile.ZipInfo("null.png")
+        odd.external_attr = mode << 16
+        archive.writestr(odd, encoded())
+    assert "null.png in the zip is a device, a pipe or a folder" in refused(file)
+
+
+@pytest.mark.parametrize("again", ["2024/a/winter/0.png", "2024\\a\\winter\\0.png"])
+def test_two_files_of_one_name_are_refused(tmp_path: Path, refused: Callable[..., str], again: str) -> None:
+    file = pack(tmp_path, photographs())
+    with zipfile.ZipFile(file, "a") as archive, pytest.warns(UserWarning) if "/" in again else nullcontext():
+        archive.writestr(again, encoded())
+    assert "two files of the name 2024/a/winter/0.png" in refused(file)
+
+
 def test_an_encrypted_member_is_refused(tmp_path: Path, refused: Callable[..., str]) -> None:
     content = bytearray(pack(tmp_path, {"1.png": encoded()}).read_bytes())
     for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
@@ -254,6 +279,73 @@ def test_a_bomb_is_refused_by_its_ratio_or_by_its_size(tmp_path: Path, refused: 
     assert "zip bomb" in refused(pack(tmp_path, {"x.npy": bytes(2**21)}))
     assert "unpacks to" in refused(pack(tmp_path, photographs(), zipfile.ZIP_STORED), most_bytes=1000)
     assert "images decode to" in refused(pack(tmp_path, photographs()), most_bytes=20_000)
+
+
+def overlapping(files: int, kernel: bytes) -> bytes:
+    """A bomb whose files share one kernel: each stream quotes the next file's local header, and goes on as that file does."""
+    compressor = zlib.compressobj(1, zlib.DEFLATED, -15)
+    stream, content = compressor.compress(kernel) + compressor.flush(), kernel
+    heads = []
+    for index in reversed(range(files)):
+        name = f"{index:03}.png".encode()
+        sizes = (zlib.crc32(content), len(stream), len(content), len(name), 0)
+        fields = struct.pack("<HHHHHIIIHH", 20, 0, 8, 0, 0x21, *sizes)
+        local = b"PK\x03\x04" + fields + name
+        heads.insert(0, (fields, name))
+        whole = local + stream
+        stream = struct.pack("<BHH", 0, len(local), len(local) ^ 0xFFFF) + whole
+        content = local + content
+    directory, at = b"", 0
+    for fields, name in heads:
+        directory += b"PK\x01\x02" + struct.pack("<H", 20) + fields + struct.pack("<HHHII", 0, 0, 0, 0, at) + name
+        at += 30 + len(name) + 5
+    end = struct.pack("<HHHHIIH", 0, 0, files, files, len(directory), len(whole), 0)
+    return whole + directory + b"PK\x05\x06" + end
+
+
+def test_files_that_overlap_are_refused(tmp_path: Path, refused: Callable[..., str]) -> None:
+    (tmp_path / "upload").write_bytes(overlapping(20, bytes(500_000)))
+    with zipfile.ZipFile(tmp_path / "upload") as archive:
+        assert len(archive.infolist()) == 20 and all(info.file_size < 2**20 for info in archive.infolist())
+    assert "000.png in the zip reaches into the next file" in refused(tmp_path / "upload")
+
+
+@pytest.mark.parametrize(
+    ("field", "size", "message"), [(8, 2**62, "unpacks to"), (8, 2**30, "zip bomb"), (16, 2**40, "beyond the end")]
+)
+def test_a_zip64_that_lies_is_refused(tmp_path: Path, refused: Callable[..., str], field: int, size: int, message: str) -> None:
+    content = bytearray(pack(tmp_path, photographs()).read_bytes())
+    at = content.rindex(b"PK\x01\x02")
+    end = content.rindex(b"PK\x05\x06")
+    length = int.from_bytes(content[at + 28 : at + 30], "little")
+    sizes = struct.pack("<QQ", size if field == 8 else 100, size if field == 16 else 100)
+    content[at + 20 : at + 28] = b"\xff" * 8
+    content[at + 30 : at + 32] = (20).to_bytes(2, "little")
+    extra = struct.pack("<HH", 1, 16) + sizes
+    content[at + 46 + length : at + 46 + length] = extra
+    end += len(extra)
+    content[end + 12 : end + 16] = (int.from_bytes(content[end + 12 : end + 16], "little") + len(extra)).to_bytes(4, "little")
+    (tmp_path / "upload").write_bytes(content)
+    assert message in refused(tmp_path / "upload")
+
+
+def test_a_directory_that_would_fill_the_memory_is_not_read(tmp_path: Path, refused: Callable[..., str]) -> None:
+    with (tmp_path / "upload").open("wb") as file:
+        file.write(b"PK\x03\x04")
+        file.seek(2**31)  # a file with a hole: 2 GiB of directory, as its end has it
+        file.write(b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 9, 9, 2**31, 0, 0))
+    assert "at most 268435456 are read" in refused(tmp_path / "upload")
+
+
+def test_what_unpacks_to_more_than_it_says_is_not_unpacked_further(tmp_path: Path, refused: Callable[..., str]) -> None:
+    content = bytearray(pack(tmp_path, photographs(**{"zeros.png": encoded() + bytes(2**28)})).read_bytes())
+    for signature, field in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+        at = content.rindex(signature)
+        content[at + field : at + field + 4] = (500_000).to_bytes(4, "little")
+    (tmp_path / "upload").write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "zeros.png in the zip cannot be read" in refused(tmp_path / "upload")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
 
 def test_a_member_that_lies_about_its_size_is_refused(tmp_path: Path, refused: Callable[..., str]) -> None:
@@ -314,6 +406,93 @@ def test_arrays_that_are_not_as_was_said_are_refused(
     tmp_path: Path, refused: Callable[..., str], layout: str | None, arrays: dict[str, Any], message: str
 ) -> None:
     assert message in refused(pack_arrays(tmp_path, **arrays), layout)
+
+
+def png(width: int, height: int, *chunks: tuple[bytes, bytes], pixels: bytes | None = None) -> bytes:
+    """A grey PNG with these chunks before its pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    shown = zlib.compress(bytes(height * (width + 1)) if pixels is None else pixels)
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", shown), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+        for kind, content in parts
+    )
+
+
+SVG = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
+ODD_IMAGES = {
+    "a bomb by its header": (png(60_000, 60_000, pixels=b""), "has 3600 million pixels; up to 64 million are accepted"),
+    "a header that is not the first": (
+        png(8, 8).replace(b"IHDR", b"tEXt", 1),
+        "is no JPEG or PNG, whatever its name says",
+    ),
+    "a second header": (png(40, 60, (b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0))), "cannot be decoded"),
+    "cut short": (encoded()[:-30], "cannot be decoded"),
+    "a JPEG cut short before its frame": (encoded(kind="JPEG")[:100], "is a JPEG without an image in it"),
+    "a GIF": (encoded(kind="GIF"), "is no JPEG or PNG"),
+    "an SVG": (SVG, "is no JPEG or PNG"),
+    "HTML": (b"<html><script>alert(1)</script>", "is no JPEG or PNG"),
+    "a zip": (b"PK\x03\x04" + bytes(100), "is no JPEG or PNG"),
+    "a TIFF": (encoded(kind="TIFF"), "is no JPEG or PNG"),
+    "nothing": (b"", "is no JPEG or PNG"),
+}
+
+
+@pytest.mark.parametrize("case", ODD_IMAGES)
+def test_what_is_no_image_or_too_large_a_one_is_named(tmp_path: Path, refused: Callable[..., str], case: str) -> None:
+    content, message = ODD_IMAGES[case]
+    said = refused(pack(tmp_path, photographs(**{"2024/odd.png": content}), zipfile.ZIP_STORED))
+    assert "2024/odd.png" in said and message in said
+
+
+def test_texts_in_a_png_are_not_unpacked(tmp_path: Path) -> None:
+    text = b"a\0\0" + zlib.compress(bytes(7_900_000), 9)
+    members = photographs() | {"2024/long.png": png(40, 60, *[(b"zTXt", text), (b"iCCP", text), (b"iTXt", text)] * 100)}
+    file = pack(tmp_path, members, zipfile.ZIP_STORED)
+    started = time.process_time()
+    assert take_in(file).train == 13
+    assert time.process_time() - started < 5  # with the texts it is ten times as long
+
+
+def test_an_animated_png_is_its_first_image(tmp_path: Path) -> None:
+    animated = io.BytesIO()
+    frames = [Image.new("RGB", (60, 40), (grey,) * 3) for grey in (0, 100, 200)]
+    frames[0].save(animated, "PNG", save_all=True, append_images=frames[1:])
+    assert take_in(pack(tmp_path, dict.fromkeys(photographs(), animated.getvalue()))).train == 12
+    assert not items(loaded(tmp_path).train).any()
+
+
+def npy(shape: str, dtype: str = "|u1", header: bytes | None = None, length: int | None = None, content: bytes = b"") -> bytes:
+    said = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}\n".encode() if header is None else header
+    return b"\x93NUMPY\x02\x00" + (len(said) if length is None else length).to_bytes(4, "little") + said + content
+
+
+ODD_ARRAYS = {
+    "a giant": (npy("(1000000000, 1000, 1000)"), "but breaks off after 0 of 1000000000000000 bytes"),
+    "a giant of no height": (npy("(1000000000000, 0, 8)"), "has shape (1000000000000, 0, 8)"),
+    "a negative": (npy("(-20, 8, -8)"), "has the shape (-20, 8, -8)"),
+    "a number": (npy("()", content=b"1"), "has shape (); it must be"),
+    "giant items": (npy("(20, 4096, 4096, 20)", content=bytes(2**24)), "breaks off"),
+    "a header that is code": (npy("", header=b"__import__('os').system('true')"), "cannot be read as an npz of plain arrays"),
+    "a header of gigabytes": (npy("", header=bytes(2**20), length=2**32 - 1), "an array's header of 4294967295 bytes"),
+    "numbers of a gigabyte each": (npy("(20,)", f"|V{2**30}"), "breaks off"),
+}
+
+
+@pytest.mark.parametrize("case", ODD_ARRAYS)
+def test_an_array_that_is_none_is_refused_before_there_is_room_made(
+    tmp_path: Path, refused: Callable[..., str], case: str
+) -> None:
+    content, message = ODD_ARRAYS[case]
+    assert message in refused(pack(tmp_path, {"x.npy": content}, zipfile.ZIP_STORED))
+
+
+def test_items_that_would_fill_the_memory_one_by_one_are_refused(tmp_path: Path, refused: Callable[..., str]) -> None:
+    with zipfile.ZipFile(tmp_path / "upload", "w") as archive, archive.open("x.npy", "w", force_zip64=True) as member:
+        member.write(npy("(1, 20000, 20000)"))
+        for _ in range(400):
+            member.write(bytes(1_000_000))
+    assert "items of 400000000 bytes; at most 268435456" in refused(tmp_path / "upload")
 
 
 def test_an_upload_that_was_damaged_later_says_so(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ export class Problem extends Error {
 const known = new Map();
 
 async function refused(response) {
+  if (response.status === 401) location.assign(`/sign-in?next=${encodeURIComponent(location.pathname + location.search)}`);
   try {
     return new Problem(response.status, await response.json());
   } catch {
