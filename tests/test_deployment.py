@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from app import settings
-from app.settings import Timers
+from app.settings import Retention, Timers
 from ml.spec import DatasetFacts, ExperimentSpec, SweepSpec, expand, resolve
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +25,7 @@ EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if path.suffix 
 SETTINGS = {
     *re.findall(r'"((?:SWEETSPOT_[A-Z_]+|[A-Z]+_URL))"', Path(settings.__file__).read_text()),
     *(f"SWEETSPOT_{name.upper()}_SECONDS" for name in vars(Timers())),
+    *(f"SWEETSPOT_KEEP_{name.upper()}_DAYS" for name in vars(Retention())),
 }
 FACTS = {
     "digits": DatasetFacts(name="digits", train=1078, test=719, channels=1, image_size=16, classes=10),
@@ -282,11 +283,13 @@ def test_the_curl_sessions_are_shell_scripts(name: str) -> None:
 
 
 def test_the_documents_name_every_setting_and_its_default() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", (ROOT / "docs/deploy.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", (ROOT / "docs/deploy.md").read_text(), re.MULTILINE)
     assert {name for name, _ in rows} == SETTINGS
     assert dict(rows)["SWEETSPOT_LARGEST_UPLOAD"] == str(settings.LARGEST_UPLOAD)
     told = {name: float(default) for name, default in rows if name.endswith("_SECONDS")}
     assert told == {f"SWEETSPOT_{name.upper()}_SECONDS": value for name, value in vars(Timers()).items()}
+    told = {name: float(default) for name, default in rows if name.endswith("_DAYS")}
+    assert told == {f"SWEETSPOT_KEEP_{name.upper()}_DAYS": value for name, value in vars(Retention()).items()}
 
 
 @pytest.mark.parametrize(

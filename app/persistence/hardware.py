@@ -30,8 +30,9 @@ def describe() -> dict[str, Any]:
 def memory(root: Path = Path("/")) -> int | None:
     """Bytes that this process may fill: the machine's, or less where a cgroup of it or above it has a limit. None: unknown."""
     with suppress(OSError, ValueError):
-        (physical,) = (line.split()[1] for line in (root / "proc/meminfo").read_text().splitlines() if line.startswith("MemTotal:"))
-        return min(1024 * int(physical), *_limits(root))
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        (physical,) = (int(line.split()[1]) for line in lines if line.startswith("MemTotal:"))
+        return min(1024 * physical, *_limits(root))
     return None
 
 

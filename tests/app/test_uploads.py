@@ -313,7 +313,9 @@ def sent(chunks: AsyncIterator[Json]) -> list[Json]:
         "raw_path": b"/v1/datasets",
         "root_path": "",
         "query_string": b"",
-        "headers": [(b"content-type", b"multipart/form-data; boundary=b")],
+        "client": ("127.0.0.1", 50000),
+        "server": ("127.0.0.1", 8000),
+        "headers": [(b"host", b"localhost"), (b"content-type", b"multipart/form-data; boundary=b")],
     }
 
     async def send(message: Any) -> None:

@@ -28,6 +28,7 @@ from tests.faults.service import TIMERS, Service, eventually, spec
 
 TIMES = Timers(**TIMERS)
 SUCCEEDED_AT_SECOND = ("succeeded", 2)
+AT_LENGTH = pytest.mark.long
 
 
 def outcome(experiment: dict[str, Any]) -> tuple[str, int]:
@@ -45,7 +46,9 @@ def test_nothing_happens(service: Service) -> None:
 # Processes
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, *(pytest.param(number, marks=AT_LENGTH) for number in (signal.SIGSEGV, signal.SIGABRT))]
+)
 def test_a_runner_is_killed(service: Service, number: signal.Signals) -> None:
     service.start_worker()
     name = service.submit(60)
@@ -99,6 +102,7 @@ def test_a_supervisor_is_stopped_and_its_runner_does_not_go_on_alone(service: Se
     service.check()
 
 
+@AT_LENGTH
 def test_workers_are_restarted_one_after_the_other(service: Service) -> None:
     """A rolling restart charges nobody a failure."""
     for worker in ("w1", "w2"):
@@ -114,6 +118,7 @@ def test_workers_are_restarted_one_after_the_other(service: Service) -> None:
     service.check()
 
 
+@AT_LENGTH
 def test_a_worker_is_ended_at_every_moment_of_its_start(service: Service) -> None:
     name = service.submit(400, name="pace=0.02")
     for tenths in range(2, 50, 4):
@@ -138,6 +143,7 @@ def test_a_runner_that_eats_its_memory_is_told_from_one_that_is_lost(service: Se
     service.check()
 
 
+@AT_LENGTH
 def test_a_runner_that_hangs_is_told_from_one_that_is_lost(service: Service) -> None:
     service.start_worker()
     name = service.submit(20, name="hang=5")
@@ -170,6 +176,7 @@ def test_it_is_cancelled_at_every_moment_of_its_life(service: Service) -> None:
     service.check()
 
 
+@AT_LENGTH
 def test_clocks_are_wrong(service: Service) -> None:
     """By an hour, in both directions: leases run on the database's."""
     for worker, skew in (("w1", 3600), ("w2", -3600)):
@@ -185,19 +192,19 @@ def test_clocks_are_wrong(service: Service) -> None:
 # Redis
 
 
-@pytest.mark.parametrize("number", [100])
-def test_all_bells_are_lost(service: Service, number: int) -> None:
+def test_all_bells_are_lost(service: Service) -> None:
     """FLUSHALL with a hundred queued, before and while a worker listens."""
     service.start_worker()
     busy = service.submit(200, name="pace=0.02")
     service.walking(busy)
-    names = [service.submit(1, seed=seed, name="pace=0") for seed in range(number)]
+    names = [service.submit(1, seed=seed, name="pace=0") for seed in range(100)]
     with Redis.from_url(service.redis.url) as link:
         link.flushall()
     assert {service.finished(name)["state"] for name in (busy, *names)} == {"succeeded"}
     service.check()
 
 
+@AT_LENGTH
 def test_all_bells_are_lost_before_anybody_listens(service: Service) -> None:
     names = [service.submit(1, seed=seed, name="pace=0") for seed in range(100)]
     with Redis.from_url(service.redis.url) as link:
@@ -221,6 +228,7 @@ def test_redis_is_down_while_clients_submit_poll_and_cancel(service: Service) ->
     service.check()
 
 
+@AT_LENGTH
 def test_redis_is_paused(service: Service) -> None:
     service.start_worker()
     service.finished(service.submit(2))
@@ -260,6 +268,7 @@ def test_postgres_is_restarted_in_mid_training(service: Service) -> None:
     service.check()
 
 
+@AT_LENGTH
 def test_postgres_is_down_for_longer_than_a_worker_may_go_on_without(service: Service) -> None:
     service.start_worker()
     name = service.submit(400, name="pace=0.02")
@@ -299,7 +308,7 @@ def test_the_disk_is_full_while_checkpoints_are_written(service: Service) -> Non
     service.check()
 
 
-@pytest.mark.parametrize("length", [0, 3], ids=["empty", "shortened"])
+@pytest.mark.parametrize("length", [pytest.param(0, marks=AT_LENGTH), 3], ids=["empty", "shortened"])
 def test_the_newest_checkpoint_is_cut_short(service: Service, length: int) -> None:
     service.start_worker()
     name = service.submit(300, name="pace=0.02")
@@ -339,7 +348,7 @@ def test_fifty_equal_posts_at_once_make_one_experiment(service: Service) -> None
 # Everything
 
 
-@pytest.mark.parametrize("times", [4, pytest.param(100, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [3, pytest.param(100, marks=AT_LENGTH)])
 def test_everything_is_killed_again_and_again(service: Service, times: int) -> None:
     """What was accepted ends; what was lost three times has failed as such, and all else has its numbers."""
     chance = random.Random(times)
@@ -363,10 +372,7 @@ ORDERS = list(permutations(("postgres", "redis", "api", "worker")))
 
 @pytest.mark.parametrize(
     "order",
-    [
-        pytest.param(order, marks=[] if index % 11 == 0 else [pytest.mark.long], id="-".join(order))
-        for index, order in enumerate(ORDERS)
-    ],
+    [pytest.param(order, marks=[] if index == 13 else [AT_LENGTH], id="-".join(order)) for index, order in enumerate(ORDERS)],
 )
 def test_everything_is_restarted_during_a_sweep(service: Service, order: tuple[str, ...]) -> None:
     """In any order, and the sweep ends with the undisturbed curve."""

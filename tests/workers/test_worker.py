@@ -71,6 +71,7 @@ def test_the_same_seed_gives_the_same_numbers_whichever_runner_trains(submit: Su
 def test_a_runner_that_ended_cleanly_takes_the_next_experiment(worker: Any, submit: Submit, finished: StateOf) -> None:
     ids = [finished(submit(5))["id"] for _ in range(3)]
     lines = worker.log.read_text().splitlines()
+    assert all("attempt=1" in line for line in lines if any(f"experiment={name}" in line for name in ids))
     runners = {line.split("runner=")[1].split()[0] for line in lines if "runner=" in line and any(name in line for name in ids)}
     assert len(runners) == 1
 
