@@ -7,19 +7,30 @@ counted convolution by convolution, in floats for each pixel of the input. It is
 Measured on a CPU (peak resident memory in MiB of a step of pretraining, the information of 512 views and a step of the supervised
 reference, in float32 with AdamW, of 2000 RGB images), beside what is said here:
 
-    encoder              side  batch  measured  estimate
-    small_conv             32     64       890      1031
-    small_conv             64   1024      1726      1790
-    small_conv            224    256      3418      4339
-    small_conv, width 64   64    256      1503      1561
-    small_conv twice, cmc  64    256      1341      1241
-    small_alexnet          32     64      1504      2059
-    small_alexnet          32    256      1991      2766
-    small_alexnet          64     64      2628      3480
-    resnet18               32     64      1813      2745
-    resnet18               32    256      3283      4056
-    resnet18               64     64      3315      4207
-    resnet50               32     64      4288      5820
+    encoder, views, method            side  batch  measured  estimate
+    small_conv                          32     64       890      1181
+    small_alexnet                       32     64      1504      2059
+    resnet18                            32     64      1813      2745
+    small_conv                          32    256       890      1181
+    small_alexnet                       32    256      1991      2766
+    resnet18                            32    256      3283      4056
+    small_conv                          64     64      1169      1388
+    small_alexnet                       64     64      2628      3480
+    resnet18                            64     64      3315      4207
+    resnet50                            32     64      4288      5820
+    small_conv                          64   1024      1726      1940
+    small_conv, width 64                64    256      1503      1711
+    small_conv                         224    256      3358      4489
+    small_conv, augment                224    256      3418      4489
+    small_conv, augment                 64   1024      1658      1940
+    small_conv, color_split, cmc        64    256      1341      1391
+    resnet18                           224     32      5799      9438
+    small_alexnet, color_split, cmc     64    256      3239      3609
+    small_conv, inst_dis                32   1024       966      1435
+    small_conv, augment, pirl           64    256      1169      1390
+    small_conv, patch_grid, cpc         64    256      1504      1509
+    small_conv, augment, infomin        64    256      1125      1504
+    resnet18, moco                      64     64      3459      4257
 
 Not measured: GPUs, bfloat16 (taken as half), the game in which views are learned, several processes, datasets beyond main memory.
 """
@@ -55,8 +66,8 @@ from ml.spec import (
 )
 
 FLOAT, LONG = 4, 8  # bytes
-PROCESS = 950 * 2**20  # bytes of a runner before it has any data: torch and what it brings with it
-WORKSPACE = 450 * 2**20  # bytes that convolutions of wide networks take besides
+PROCESS = 1100 * 2**20  # bytes of a runner before it has any data: torch and what it brings with it, and room to begin in
+WORKSPACE = 300 * 2**20  # bytes that convolutions of wide networks take besides
 SLACK = 1.1  # of what allocators and copies add
 VIEWS = 4  # images' worth of floats while the views of an image are made
 ENCODED = 512  # items of which clean features are taken at a time; of views up to 1024

@@ -37,7 +37,7 @@ def memory(root: Path = Path("/")) -> int | None:
 
 
 def _limits(root: Path) -> Iterator[int]:
-    """Of the memory of this process's cgroups, in either version; without one it is `max`, or in the first a number beyond all."""
+    """Of the memory of this process's cgroups, in either version; none is `max`, or in the first a number beyond all."""
     cgroups = root / "sys/fs/cgroup"
     yield 2**63
     for line in (root / "proc/self/cgroup").read_text().splitlines():
