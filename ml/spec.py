@@ -138,7 +138,7 @@ def npz_version(path: Path) -> str:
 
 
 class SparingFile(FileIO):
-    """A zip's file for whoever looks at its directory, which is read at once: it does not give more than `most` bytes at a time."""
+    """A zip's file for whoever looks at its directory, which is read at once: it gives no more than `most` bytes at a time."""
 
     def __init__(self, path: Path, most: int) -> None:
         super().__init__(path)

@@ -326,7 +326,7 @@ class TestNpz:
         np.save(tmp_path / "x.npy", images_of(40, 8, 8))
         with zipfile.ZipFile(tmp_path / "mine.npz", "w") as archive:
             archive.writestr("x.npy", (tmp_path / "x.npy").read_bytes()[:-1])
-        with pytest.raises(DatasetInvalid, match="x has the shape .40, 8, 8., but breaks off after 2559 of 2560 bytes"):
+        with pytest.raises(DatasetInvalid, match=r"x has the shape .40, 8, 8., but breaks off after 2559 of 2560 bytes"):
             load_from(tmp_path, "mine")
 
 
