@@ -71,7 +71,7 @@ class Authentication:
             request.state.standing = standing
             if not standing.good:
                 raise RateExceeded(f"the key may ask {standing.limit} times a minute", standing.seconds)
-        needed = ADMIN if request.url.path == "/metrics" else READ if request.method in SAFE else SUBMIT
+        needed = ADMIN if request.scope["path"] == "/metrics" else READ if request.method in SAFE else SUBMIT
         if not caller.may(needed):
             has = ", ".join(sorted(caller.scopes))
             raise Forbidden(f"it takes a key with the scope `{needed}`; this one has {has}", scope=needed)
@@ -81,10 +81,10 @@ class Authentication:
         if "authorization" in request.headers:
             seconds = failures().too_many(address(request))
             return problems.answer(request, error if seconds is None else RateExceeded("too many bad keys", seconds))
-        path = request.url.path
+        path, query = request.scope["path"], request.scope["query_string"]  # `request.url` decodes it, and it may be no UTF-8
         if request.method == "GET" and not path.startswith("/v1") and path != "/metrics":
-            query = f"?{request.url.query}" if request.url.query else ""
-            return RedirectResponse(f"/sign-in?next={quote(path + query, safe='/')}", 303)
+            asked = path.encode() + (b"?" + query if query else b"")
+            return RedirectResponse(f"/sign-in?next={quote(asked, safe='/')}", 303)
         return problems.answer(request, error)
 
 
@@ -107,8 +107,12 @@ def is_local(scope: Scope) -> bool:
 
 
 def refuse_other_sites(request: Request) -> None:
-    """A browser sends cookies, and reaches this machine, for pages of any site: only ours may change things. Raises Forbidden."""
-    if request.method in SAFE or "authorization" in request.headers:
+    """A browser sends cookies, and reaches this machine, for pages of any site: only ours may change things. Raises Forbidden.
+
+    A key that is looked at shows that no such page asks: a browser adds passwords by itself, and no keys.
+    """
+    scheme, _, _ = request.headers.get("authorization", "").partition(" ")
+    if request.method in SAFE or (scheme.lower() == "bearer" and settings().auth != "off"):
         return
     origin = request.headers.get("origin")
     site = request.headers.get("sec-fetch-site", "none")
@@ -124,7 +128,7 @@ def address(request: Request) -> str:
 
 def is_secure(request: Request) -> bool:
     """Whether it came by https, at least as far as a proxy."""
-    return "https" in (request.url.scheme, request.headers.get("x-forwarded-proto", "").split(",")[0].strip())
+    return "https" in (request.scope.get("scheme", "http"), request.headers.get("x-forwarded-proto", "").split(",")[0].strip())
 
 
 def local_path(asked: str) -> str:

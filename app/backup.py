@@ -27,7 +27,7 @@ from psycopg import sql
 from app import runtime
 from app.embedded import Postgres
 from app.logs import redacted
-from app.persistence import files, garbage, schema
+from app.persistence import files, schema
 from app.persistence.leases import KINDS
 from app.persistence.models import IDLE, TERMINAL, Base, SignIn, Worker
 from app.settings import settings
@@ -99,7 +99,7 @@ def make(target: Path) -> Manifest:
     part = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file, _connected() as link:
-            link.execute("SELECT pg_advisory_lock_shared(%s)", [garbage.LOCK])
+            link.execute("SELECT pg_advisory_lock_shared(%s)", [files.LOCK])
             with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
                 manifest, owned = _copy_tables(link, tar, target.parent)
                 _copy_files(tar, manifest, owned)
@@ -126,7 +126,7 @@ def restore(source: Path) -> Manifest:
     try:
         manifest = _unpack(source, staging)
         with _connected() as link:
-            link.execute("SELECT pg_advisory_lock_shared(%s)", [garbage.LOCK])
+            link.execute("SELECT pg_advisory_lock_shared(%s)", [files.LOCK])
             _make_tables(link, manifest)
             with link.transaction():
                 _fill(link, manifest, staging)
@@ -225,7 +225,8 @@ class _Owned:
         for dataset_id, state, _ in self.datasets:
             if state == "succeeded":
                 folder = files.dataset_folder(dataset_id)
-                yield from ((path, None, True) for path in sorted(folder.rglob("*")) if path.is_file())
+                there = {path for path in folder.rglob("*") if path.is_file()}
+                yield from ((path, None, True) for path in sorted({folder / files.FACTS} | there))
         for (estimate_id,) in self.estimates:
             yield files.arrays(estimate_id), None, True
         for (checkpoint_id,) in self.checkpoints:

@@ -51,7 +51,7 @@ def present() -> list[str]:
     root = settings().datasets_dir
     archives = [path.stem for pattern in ("*.npz", "*/*.npz") for path in root.glob(pattern)]
     names = {*NAMED, *archives, *_image_folders(root)}
-    return sorted(name for name in names if _NAME.fullmatch(name) and not name.startswith("ds_") and _usable(name))
+    return sorted(name for name in names if _NAME.fullmatch(name) and not name.lower().startswith("ds_") and _usable(name))
 
 
 def first_present(names: Sequence[str]) -> str:

@@ -100,7 +100,8 @@ def _once(
 
 def once_for(request: Request, response: Response, session: Session, key: str | None, asked: Any) -> Once:
     """The guard of a request for `asked`. Raises Replay, InFlight, IdempotencyMismatch."""
-    words = f"{request.method} {request.url.path}?{request.url.query}\n{json.dumps(asked, sort_keys=True)}"
+    query = request.scope["query_string"].decode("latin-1")
+    words = f"{request.method} {request.scope['path']}?{query}\n{json.dumps(asked, sort_keys=True)}"
     fingerprint = hashlib.sha256(words.encode()).hexdigest()
     once = Once(session, response, key, fingerprint)
     if key is None:

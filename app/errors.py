@@ -125,6 +125,7 @@ class QuotaExceeded(DomainError):
     status = 429
     slug = "quota"
     title = "The key's quota is used up"
+    retryable = True
 
     def __init__(self, quota: str, limit: int, used: int, detail: str) -> None:
         super().__init__(detail, quota=quota, limit=limit, used=used)

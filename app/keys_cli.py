@@ -1,6 +1,7 @@
 """`sweetspot keys`: who may ask the service. It talks to the database, since the first key cannot be asked for with a key."""
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 keys_cli = typer.Typer(help="Make, list and revoke the keys of the API.", no_args_is_help=True)
 LONGEST = 3650  # days
+WIDE = 240  # columns, where no terminal says how many there are
 EPILOG = "Of the database at DATABASE_URL, else of the `sweetspot up` that runs on the data folder."
 QuotaOption = Annotated[int | None, typer.Option(min=1, show_default="no limit")]
 
@@ -71,7 +73,7 @@ def list_keys() -> None:
     from app.persistence import keys  # noqa: PLC0415
 
     with _database() as session:
-        Console().print(tables.keys(keys.page(session)))
+        Console(width=None if sys.stdout.isatty() else WIDE).print(tables.keys(keys.page(session)))
 
 
 @keys_cli.command(epilog=EPILOG)

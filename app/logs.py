@@ -65,7 +65,7 @@ def _adopt(known: list[Processor], drawn: list[Processor], level: int) -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
-        logger.propagate = True
+        logger.propagate = name != "uvicorn.access"  # requests have lines of ours, without their queries
     logging.getLogger("uvicorn").setLevel(level)
     logging.captureWarnings(True)
 

@@ -21,7 +21,6 @@ SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
@@ -83,8 +82,9 @@ class SafeHeaders:
                     headers["Content-Security-Policy"] = DRAWN
                 for name, value in SAFE_HEADERS.items():
                     headers.setdefault(name, value)
-                if secure:
+                if secure:  # elsewhere browsers ignore both, and complain of the second
                     headers["Strict-Transport-Security"] = f"max-age={YEAR}"
+                    headers["Cross-Origin-Opener-Policy"] = "same-origin"
             await send(message)
 
         return await self.app(scope, receive, send_safe)

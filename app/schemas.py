@@ -624,9 +624,9 @@ class Quota(BaseModel):
 class Quotas(BaseModel):
     """The limits of a key."""
 
-    max_queued: Quota = Field(description="Experiments and estimates that wait for a worker, and searches that go on.")
+    max_queued: Quota = Field(description="Experiments, estimates and previews that wait for a worker, and searches that go on.")
     max_running: Quota = Field(description="Experiments at work at once; more wait.")
-    max_stored_bytes: Quota = Field(description="Bytes of uploaded files.")
+    max_stored_bytes: Quota = Field(description="Bytes of uploaded files, and of those that experiments left.")
     per_minute: Quota = Field(description="Requests in a sliding minute.")
 
 

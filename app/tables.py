@@ -1,6 +1,6 @@
 """Experiments, sweeps and curves as tables for a terminal."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -171,14 +171,24 @@ def keys(found: Iterable["ApiKey"]) -> Table:
     """Keys of the API, one a line."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("key", no_wrap=True, min_width=36)  # to be copied
-    for column in ("name", "owner", "scopes", "ends", "last used"):
-        table.add_column(column)
+    for column in ("name", "owner", "scopes", "ends", "last used", "limits"):
+        table.add_column(column, overflow="fold")
     for one in found:
+        limits = {
+            "queued": one.max_queued,
+            "running": one.max_running,
+            "bytes": one.max_stored_bytes,
+            "a minute": one.per_minute,
+        }
         ends = f"{one.expires_at:%Y-%m-%d}" if one.expires_at else "never"
         ends = f"revoked {one.revoked_at:%Y-%m-%d}" if one.revoked_at else ends
         used = f"{one.last_used_at:%Y-%m-%d %H:%M}" if one.last_used_at else "never"
-        table.add_row(one.id, Text(one.name), Text(one.owner), ", ".join(one.scopes), ends, used)
+        table.add_row(one.id, Text(one.name), Text(one.owner), ", ".join(one.scopes), ends, used, _limits(limits))
     return table
+
+
+def _limits(of_key: Mapping[str, int | None]) -> str:
+    return ", ".join(f"{limit} {name}" for name, limit in of_key.items() if limit is not None) or "none"
 
 
 def checkpoint(found: Json) -> RenderableType:

@@ -2,9 +2,11 @@
 
 import errno
 import hashlib
+import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import fsync
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -20,7 +22,7 @@ from starlette.requests import ClientDisconnect
 
 from app.dependencies import refuse_unkeepable
 from app.errors import Invalid, StorageFull
-from app.persistence import files, quotas
+from app.persistence import callers, files, quotas
 from app.persistence.database import open_session
 from app.problems import escaped, field_errors
 from app.settings import settings
@@ -29,6 +31,8 @@ FORM_ROOM = 64 * 1024  # bytes of a body that are not the file: boundaries, head
 LONGEST_TEXT = 8 * 1024  # bytes of a field or of a header
 A_TIME = 2**20  # bytes that go to the disk together: a thread for each network packet would cost more than the writing
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_ARRIVING: Counter[str | None] = Counter()  # bytes of each key that this process is receiving now
+_COUNTING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -46,22 +50,24 @@ def receiving(model: type[BaseModel]) -> Callable[[Request], AsyncIterator[Recei
     """What an endpoint depends on to be sent a file and the fields of `model`; unless it keeps the file, that is removed."""
 
     async def received(request: Request) -> AsyncIterator[Received]:
-        room = await run_in_threadpool(_room_of_key, request.headers.get("content-length", ""))
+        room = await run_in_threadpool(_room_of_key)
         with Form(request.headers.get("content-type", ""), files.incoming(), settings().largest_upload, model) as form:
-            taken = bytearray()
-            size = 0
-            try:
-                async for chunk in request.stream():
-                    taken += chunk
-                    size += len(chunk)
-                    room.require(size - FORM_ROOM)
-                    if len(taken) >= A_TIME:
-                        await run_in_threadpool(form.write, bytes(taken))
-                        taken.clear()
-            except ClientDisconnect:
-                raise HTTPException(400, "the client broke off") from None
-            await run_in_threadpool(form.write, bytes(taken))
-            yield await run_in_threadpool(form.finish)
+            with _share_of(room, request.headers.get("content-length", "")) as grow_to:
+                taken = bytearray()
+                size = 0
+                try:
+                    async for chunk in request.stream():
+                        taken += chunk
+                        size += len(chunk)
+                        grow_to(size)
+                        if len(taken) >= A_TIME:
+                            await run_in_threadpool(form.write, bytes(taken))
+                            taken.clear()
+                except ClientDisconnect:
+                    raise HTTPException(400, "the client broke off") from None
+                await run_in_threadpool(form.write, bytes(taken))
+                came = await run_in_threadpool(form.finish)
+            yield came
 
     return received
 
@@ -195,13 +201,34 @@ class Form:
         return HTTPException(413, f"the file has more than the {self._largest} bytes that SWEETSPOT_LARGEST_UPLOAD allows")
 
 
-def _room_of_key(length: str) -> quotas.Room:
-    """What the caller's key may still store. Raises QuotaExceeded where a body of this `Content-Length` is more."""
+def _room_of_key() -> quotas.Room:
     with open_session() as session:
-        room = quotas.room(session)
-    if length.isdecimal():
-        room.require(int(length) - FORM_ROOM)
-    return room
+        return quotas.room(session)
+
+
+@contextmanager
+def _share_of(room: quotas.Room, length: str) -> Iterator[Callable[[int], None]]:
+    """The part of a key's room that one body takes while it comes, of its `Content-Length` or as large as it is told to grow.
+
+    Uploads that come at once share the room. Raises QuotaExceeded where it does not suffice.
+    """
+    key_id, share = callers.key_id(), 0
+
+    def grow_to(size: int) -> None:
+        nonlocal share
+        more = size - FORM_ROOM - share
+        if more > 0:
+            with _COUNTING:
+                replace(room, used=room.used + _ARRIVING[key_id]).require(more)
+                _ARRIVING[key_id] += more
+            share += more
+
+    grow_to(int(length) if length.isdecimal() else 0)
+    try:
+        yield grow_to
+    finally:
+        with _COUNTING:
+            _ARRIVING[key_id] -= share
 
 
 def _append(text: bytearray, more: bytes) -> None:

@@ -17,10 +17,13 @@ def store(folder: Path, step: int, content: bytes) -> None:
 
 
 def newest(folder: Path) -> tuple[int, bytes] | None:
-    """Step and content of the newest one that is what its name says."""
+    """Step and content of the newest one that can be read and is what its name says."""
     for path in _newest_first(folder):
         match = NAME.fullmatch(path.name)
-        content = path.read_bytes()
+        try:
+            content = path.read_bytes()
+        except OSError:  # a bad block, say
+            continue
         if match is not None and hashlib.sha256(content).hexdigest() == match[2]:
             return int(match[1]), content
     return None

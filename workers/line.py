@@ -43,7 +43,11 @@ class Line:
         while not self.stopping:
             if self._arrived.acquire(timeout=0.5):
                 yield self._claims.pop(0)
-                self._lease_ends = float("inf")
+
+    def let_go(self) -> None:
+        """Say that the work is done; from here on there is no lease to mind, until the next claim brings one."""
+        self._lease_ends = float("inf")
+        self.say("idle")
 
     def say(self, word: str) -> None:
         """Tell the supervisor; `alive` not more often than it cares."""
@@ -60,7 +64,8 @@ class Line:
     def _hear(self, stdin: BinaryIO) -> None:
         for text in stdin:
             message = json.loads(text)
-            self._lease_ends = time.monotonic() + message["lease"]
+            if "claim" in message or self._lease_ends != float("inf"):  # the lease of what was let go may still be renewed
+                self._lease_ends = time.monotonic() + message["lease"]
             if "claim" in message:
                 self._claims.append(Claim(**message["claim"]))
                 self._arrived.release()

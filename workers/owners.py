@@ -32,5 +32,17 @@ def is_gone(owner: str) -> bool:
         return False
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
+        return _is_nobody(int(pid))
+    except OSError:  # we may not look, or have too many files open: that says nothing of it
+        return False
+
+
+def _is_nobody(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
         return True
+    except OSError:
+        return False
+    return False

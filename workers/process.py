@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict
@@ -40,6 +41,8 @@ class RunnerProcess:
         assert self._process.stdin and self._process.stdout, "both are pipes"
         os.set_blocking(self._process.stdout.fileno(), False)
         self._received = b""
+        self._reaping = threading.Lock()  # two threads of a supervisor may look at once
+        self.speaks = True
         self._kill_at: float | None = None
         self.idle = False
         self.heard_of = time.monotonic()
@@ -59,7 +62,7 @@ class RunnerProcess:
         """Whether the process is there. A stopped one that outlived its grace is sent SIGKILL here."""
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
             self._signal(signal.SIGKILL)
-        return self._process.poll() is None
+        return not self._has_ended()
 
     @property
     def ending(self) -> bool:
@@ -79,9 +82,10 @@ class RunnerProcess:
     def listen(self) -> None:
         """Hear what the runner said: any line is a sign of progress, `idle` that it let go of its work."""
         assert self._process.stdout, "it is a pipe"
-        while select.select([self._process.stdout], [], [], 0)[0]:
+        while self.speaks and select.select([self._process.stdout], [], [], 0)[0]:
             chunk = os.read(self._process.stdout.fileno(), 65536)
             if not chunk:
+                self.speaks = False  # it has closed the line, and is about to end
                 return
             self.heard_of = time.monotonic()
             *lines, self._received = (self._received + chunk).split(b"\n")
@@ -95,8 +99,9 @@ class RunnerProcess:
     def kill(self) -> None:
         """End it and all that it started, now; one that the kernel holds back is left to it."""
         self._signal(signal.SIGKILL)
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(1)
+        deadline = time.monotonic() + 1
+        while not self._has_ended() and time.monotonic() < deadline:
+            time.sleep(0.01)
         _close(self._process.stdin, self._process.stdout)
 
     @property
@@ -122,8 +127,18 @@ class RunnerProcess:
             return  # it is gone, which the next look will show
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, number)
+        if not self._has_ended():
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+
+    def _has_ended(self) -> bool:
+        """Whether it has; then what it left of its group is killed, before the group's number can be another's."""
+        with self._reaping:
+            if self._process.returncode is None:
+                with suppress(ChildProcessError, ProcessLookupError):
+                    if os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                        os.killpg(self._process.pid, signal.SIGKILL)
+            return self._process.poll() is not None
 
 
 EXIT_OUT_OF_MEMORY = 9

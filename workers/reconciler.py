@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.logs import configure_logs
-from app.persistence import bell, datasets, garbage, leases, mi_estimates
+from app.persistence import bell, datasets, files, garbage, leases, mi_estimates
 from app.persistence.database import open_session
 from app.settings import settings
 from workers import owners
@@ -29,14 +29,18 @@ def reconcile() -> None:
         with open_session() as session:
             if not session.scalar(select(func.pg_try_advisory_xact_lock(RECONCILER_LOCK))):
                 return
-            requeued = leases.reconcile(session, owners.is_gone)
+            taken = leases.reconcile(session, owners.is_gone)
             session.commit()
-            bell.ring("default", requeued)
+            bell.ring("default", taken.requeued)
+            for claim in taken.failed:
+                files.remove_folder(files.checkpoints_folder(claim.id))
             datasets.tidy(session)
             mi_estimates.tidy(session)
             session.commit()
     except (SQLAlchemyError, OSError) as error:
         log.warning("could not reconcile", error=str(error).splitlines()[0])
+    except Exception:  # whoever calls must outlive whatever goes wrong in one round
+        log.exception("could not reconcile")
 
 
 def collect_garbage() -> None:
@@ -49,6 +53,8 @@ def collect_garbage() -> None:
             session.commit()
     except (SQLAlchemyError, OSError) as error:
         log.warning("could not collect garbage", error=str(error).splitlines()[0])
+    except Exception:
+        log.exception("could not collect garbage")
 
 
 def main() -> None:

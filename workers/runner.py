@@ -63,7 +63,7 @@ def main() -> None:
     for claim in line.work():
         with _output_to(files.attempt_folder(claim.id, claim.attempt) / "log.txt", claim.kind == "experiment"):
             carry_out(trade, claim, line)
-        line.say("idle")
+        line.let_go()
     _leave(0)
 
 
@@ -82,13 +82,18 @@ def carry_out(trade: Trade, claim: Claim, line: Line) -> None:
         traceback.print_exc()
         if trade.is_out_of_memory(error):
             _leave(EXIT_OUT_OF_MEMORY)
-        described = trade.describe(error)
+        described = {name: _keepable(words) for name, words in trade.describe(error).items()}
         try:
             persist(lambda session: leases.fail(session, claim, described))
         except LeaseLost:
             _leave(EXIT_LEASE_LOST)
         files.remove_folder(files.checkpoints_folder(claim.id))
         _leave(1)
+
+
+def _keepable(words: str) -> str:
+    """As a database keeps it: without NUL and halves of surrogate pairs, or the reason of a failure would be lost with it."""
+    return words.replace("\0", "\\0").encode(errors="backslashreplace").decode()
 
 
 def _leave(status: int) -> NoReturn:

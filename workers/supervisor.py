@@ -67,13 +67,24 @@ class Supervisor:
                     posts += self._claim_more(posts)
                 if not posts:
                     return
-                select.select([post.runner for post in posts], [], [], TICK)  # one that has let go is noticed at once
+                select.select(
+                    [post.runner for post in posts if post.runner.speaks], [], [], TICK
+                )  # who lets go is noticed at once
                 for post in posts:
-                    post.tick(self.draining.is_set())
+                    self._look_after(post)
                 for post in [post for post in posts if post.finished]:
                     posts.remove(post)
                     looked = 0.0
                     self._take_back(post.runner)
+
+    def _look_after(self, post: "Post") -> None:
+        """What goes wrong with one must not end the watch over the others."""
+        try:
+            post.tick(self.draining.is_set())
+        except Exception:
+            log.exception("the watch over a runner failed: it is ended, and its lease left to run out")
+            post.runner.stop(0)
+            post.finished = True
 
     def close(self) -> None:
         """Let go of everything: what still runs goes back to the queue."""
@@ -92,12 +103,12 @@ class Supervisor:
         try:
             if "experiment" not in busy:
                 bell.ring("default", searching.advance())
+            claimed = time.monotonic()  # before the database's clock: we must never believe in a lease for longer than it does
             with open_session() as session:
                 self._give_back_unheard_of(session, posts)
                 if "experiment" not in busy:
                     found.append(leases.claim_experiment(session, self.owner, "default", self.timers.lease))
                 found += [claim(session, self.owner, self.timers.lease) for kind, claim in BESIDE.items() if kind not in busy]
-                claimed = time.monotonic()
                 session.commit()
             self._in_doubt = False
         except SQLAlchemyError as error:
@@ -144,7 +155,10 @@ class Supervisor:
         """Kill what cannot be vouched for any more, even while the thread that watches waits for a silent database."""
         while not self._closed.wait(TICK):
             for post in list(self._posts):
-                post.fence()
+                try:
+                    post.fence()
+                except Exception:  # the others must be fenced, too
+                    log.exception("a runner could not be fenced")
 
     def _pulse(self) -> None:
         description = hardware.describe()
@@ -170,7 +184,7 @@ class Post:
         self._looked = claimed
         self._lease_was_gone = False
         self._kills = memory.kernel_kills()
-        self._ending: Callable[[Session], None] | None = None
+        self._ending: Callable[[Session], Any] | None = None
         log.info("started", runner=runner.pid, **{claim.kind: claim.id}, attempt=claim.attempt)
         runner.assign(claim, self.timers.self_fence - (time.monotonic() - claimed))
 
@@ -239,7 +253,7 @@ class Post:
         if state == "cancelling":
             self._end(self._confirming, self.timers.cancel_grace)
 
-    def _end(self, words: Callable[[Session], None], grace: float) -> None:
+    def _end(self, words: Callable[[Session], Any], grace: float) -> None:
         """Stop the runner; once it is gone, `words` are written into the database."""
         self._ending = words
         self.runner.stop(grace)
@@ -257,7 +271,8 @@ class Post:
         if self.claim.kind == "dataset":
             files.remove_folder(files.decoding_folder(self.claim.id, self.claim.attempt).parent)
         try:
-            _persist(self._ending, self.timers.self_fence)
+            if _persist(self._ending, self.timers.self_fence):
+                files.remove_folder(files.checkpoints_folder(self.claim.id))
         except LeaseLost:
             self._confirm_late_cancel()
         self.finished = True
@@ -277,13 +292,13 @@ class Post:
     def _giving_back(self, session: Session) -> None:
         leases.give_back(session, self.claim)
 
-    def _losing(self, code: str, message: str) -> Callable[[Session], None]:
+    def _losing(self, code: str, message: str) -> Callable[[Session], bool]:
         return lambda session: leases.lose(session, self.claim, {"code": code, "message": message})
 
-    def _failing(self, code: str, message: str) -> Callable[[Session], None]:
-        def failing(session: Session) -> None:
+    def _failing(self, code: str, message: str) -> Callable[[Session], bool]:
+        def failing(session: Session) -> bool:
             leases.fail(session, self.claim, {"code": code, "message": message})
-            files.remove_folder(files.checkpoints_folder(self.claim.id))
+            return True
 
         return failing
 
@@ -292,14 +307,17 @@ def _say_nothing(_: Session) -> None:
     """The lease is not ours any more, or cannot be known to be."""
 
 
-def _persist(words: Callable[[Session], None], patience: float) -> None:
-    """Write, trying again while the database is away; after `patience` seconds the reconciler will have to do it."""
+def _persist(words: Callable[[Session], Any], patience: float) -> Any:
+    """Write, trying again while the database is away, and answer what `words` did; after `patience` seconds the reconciler will
+    have to do it. Raises LeaseLost.
+    """
     deadline = time.monotonic() + patience
     while True:
         try:
             with open_session() as session:
-                words(session)
-                return session.commit()
+                said = words(session)
+                session.commit()
+                return said
         except SQLAlchemyError as error:  # the server may be away, going, or read-only for the length of a failover
             if time.monotonic() > deadline:
                 return log.error("the database was away for too long", error=str(error).splitlines()[0])

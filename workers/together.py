@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import torch
 
+from app import launch
 from app.settings import settings
 from ml.datasets import DatasetInvalid, DatasetMissing
 from ml.events import Event, Metric, Progress, Stage
@@ -51,7 +52,7 @@ def start(spec: ExperimentSpec, keep: Path) -> "Processes":
     checkpoints.write_whole(document, spec.model_dump_json().encode())
     torchrun = ["torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--max-restarts", "0"]
     arguments = ["--nproc-per-node", str(asked), "-m", "workers.rank", str(document), str(keep)]
-    return Processes([sys.executable, "-m", *torchrun, *arguments], asked)
+    return Processes(launch.command([sys.executable, "-m", *torchrun, *arguments], signal.SIGKILL), asked)  # it dies with us
 
 
 class Processes:

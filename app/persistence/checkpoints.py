@@ -89,13 +89,12 @@ def garbage(session: Session) -> Iterator[Garbage]:
             yield Garbage(path, "a checkpoint of nobody's")
 
 
-def tidy(session: Session) -> None:
-    """Remove such files."""
-    for found in list(garbage(session)):
-        checkpoint_id = f"ckp_{found.path.name.removesuffix('.json')}"
-        _lock(session, checkpoint_id)
-        if session.scalar(select(Checkpoint.id).where(Checkpoint.id == checkpoint_id).limit(1)) is None:
-            files.remove_path(found.path)
+def discard(session: Session, found: Garbage) -> None:
+    """Remove such a file, unless somebody has sent it by now."""
+    checkpoint_id = f"ckp_{found.path.name.removesuffix('.json')}"
+    _lock(session, checkpoint_id)
+    if session.scalar(select(Checkpoint.id).where(Checkpoint.id == checkpoint_id).limit(1)) is None:
+        files.remove_path(found.path)
 
 
 def _find(session: Session, checkpoint_id: str) -> Checkpoint | None:

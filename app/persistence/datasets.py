@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from pydantic import ValidationError
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
@@ -122,12 +123,19 @@ def garbage(session: Session) -> Iterator[Garbage]:
 
 
 def tidy(session: Session) -> None:
-    """Remove such files."""
-    for found in list(garbage(session)):
-        if found.path == files.blob(found.path.name):
-            _remove_unless_of_use(session, found.path.name)
-        else:
-            files.remove_path(found.path)
+    """Remove such files, unless another is at it, or a backup runs, which may be about to copy them."""
+    if found := list(garbage(session)):
+        with files.alone() as alone:
+            for one in found if alone else ():
+                discard(session, one)
+
+
+def discard(session: Session, found: Garbage) -> None:
+    """Remove such a file or folder, unless another upload has a use for it by now."""
+    if found.path == files.blob(found.path.name):
+        _remove_unless_of_use(session, found.path.name)
+    else:
+        files.remove_path(found.path)
 
 
 class Named:
@@ -168,19 +176,25 @@ class Named:
         return self._rows[name]
 
 
-def why(error: Invalid | SpecError) -> dict[str, str]:
-    """Why that which waited for an upload failed: it does not fit, or there is no such upload after all."""
+def why(error: Invalid | SpecError | ValidationError) -> dict[str, str]:
+    """Why that which waited for an upload failed: it does not fit, there is no such upload after all, or the spec is of a version
+    that is not understood any more."""
     if isinstance(error, SpecError):
         return {"code": "invalid", "message": f"{error.pointer}: {error.message}"}
+    if isinstance(error, ValidationError):
+        return {"code": "invalid", "message": f"the spec cannot be read by this version: {error.errors()[0]['msg']}"}
     return {"code": "user", "message": error.detail}
 
 
 def uploads_in(spec: ExperimentSpec) -> list[tuple[str, str]]:
-    """Ids of the uploads that a spec names, each with the JSON pointer of the name."""
+    """Ids of the uploads that a spec names, each with the JSON pointer of the name.
+
+    What only looks like an id is among them, and then not found: a disk that does not tell cases apart has its folder.
+    """
     parts = [("/dataset", spec.dataset)]
     parts += [(f"/tasks/{index}/dataset", task.dataset) for index, task in enumerate(spec.tasks) if task.dataset]
     named = [(f"{pointer}/{field}", getattr(part, field)) for pointer, part in parts for field in ("name", "backgrounds")]
-    return [(pointer, name) for pointer, name in named if name is not None and ID.fullmatch(name)]
+    return [(pointer, name) for pointer, name in named if name is not None and name.lower().startswith("ds_")]
 
 
 def _remove_unless_of_use(session: Session, sha256: str) -> None:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+from pydantic import ValidationError
 from sqlalchemy import Select, and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
@@ -68,7 +69,7 @@ def settle(session: Session, dataset_id: str) -> int:
     for row in rows:
         try:
             spec, row.waits_for = named.settled(ExperimentSpec.model_validate(row.spec))
-        except (Invalid, SpecError) as error:
+        except (Invalid, SpecError, ValidationError) as error:
             row.state, row.finished_at, row.error = "failed", now, why(error)
             failed.append((row, row.error))
             continue

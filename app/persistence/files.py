@@ -1,5 +1,8 @@
 """Where files lie: those of an experiment in a folder an attempt, so that a late writer cannot touch another attempt's; an upload
-as it came, under its hash, and decoded, under its id; the arrays of an estimate under its id; a checkpoint under its hash."""
+as it came, under its hash, and decoded, under its id; the arrays of an estimate under its id; a checkpoint under its hash.
+
+Whoever removes what nobody owns is `alone` with it meanwhile, and nobody is while a backup is made.
+"""
 
 import json
 import os
@@ -7,20 +10,23 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import func, select
 from uuid6 import uuid7
 
 from app.logs import redacted
+from app.persistence.database import engine
 from app.settings import settings
 
 FACTS = "facts.json"  # in the folder of a decoded upload
 LONGEST_LOG = 1_000_000  # bytes that `logs` answers, from the end
 ABANDONED = 86_400  # seconds after which nobody writes any more into what nobody owns
 LOG = "log.txt"  # what an attempt printed
+LOCK = 7302454  # any number that nobody else locks; a backup shares it, so that what it is about to copy stays
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,21 @@ class Garbage:
 
     path: Path
     why: str
+
+
+@contextmanager
+def alone() -> Iterator[bool]:
+    """Whether nobody else removes what is of no use, and no backup runs; if so, none begins before the block ends.
+
+    The lock is a connection's own, on which no transaction is open: files take longer than the database lets one be idle.
+    """
+    with engine().connect().execution_options(isolation_level="AUTOCOMMIT") as link:
+        is_alone = bool(link.scalar(select(func.pg_try_advisory_lock(LOCK))))
+        try:
+            yield is_alone
+        finally:
+            if is_alone:
+                link.execute(select(func.pg_advisory_unlock(LOCK)))
 
 
 def experiment_folder(experiment_id: str) -> Path:
@@ -88,7 +109,8 @@ def size(path: Path) -> int:
 def remove_unfinished(folder: Path) -> None:
     """Remove what was being written there when its writer ended."""
     for path in folder.glob(".*"):
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # then a later tidying up finds it
+            path.unlink(missing_ok=True)
 
 
 def incoming() -> Path:

@@ -62,6 +62,11 @@ def any_usable(session: Session) -> bool:
     return session.scalar(select(ApiKey.id).where(_usable()).limit(1)) is not None
 
 
+def is_usable(session: Session, key_id: str) -> bool:
+    """Whether a key that was good is so still."""
+    return session.scalar(select(ApiKey.id).where(ApiKey.id == key_id, _usable())) is not None
+
+
 def caller(session: Session, secret: str) -> Caller:
     """Who asks with this secret; the use is noted. Raises Unauthorized, which tells of a key only to whoever knows its secret."""
     key = session.scalar(select(ApiKey).where(ApiKey.hash == _hash(secret))) if SECRET.fullmatch(secret) else None

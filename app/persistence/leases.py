@@ -7,8 +7,9 @@ meet exactly one row: none means that the lease is lost, and whoever held it has
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
+import structlog
 from sqlalchemy import ColumnElement, and_, delete, func, insert, null, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
@@ -31,8 +32,12 @@ from app.settings import settings
 from app.version import CODE_VERSION
 
 MAX_FAILURES = 3
+SILENT = {"code": "lost", "message": "the worker was not heard of for the length of its lease"}
+KILLED = {"code": "lost", "message": "the worker's process was killed"}
 Row = type[Experiment] | type[Preview] | type[Dataset] | type[MiEstimate]
 KINDS: dict[str, Row] = {"experiment": Experiment, "preview": Preview, "dataset": Dataset, "mi_estimate": MiEstimate}
+
+log = structlog.get_logger()
 
 
 class LeaseLost(Exception):
@@ -160,16 +165,20 @@ def fail(session: Session, claim: Claim, error: dict[str, Any], by: str = "") ->
     tallies.add(session, by or claim.owner, claim.kind, "failed", error["code"])
 
 
-def lose(session: Session, claim: Claim, error: dict[str, Any], by: str = "") -> None:
-    """An attempt broke off: queue the experiment again, or fail it at the third time. `by` is as in `fail`. Raises LeaseLost."""
+def lose(session: Session, claim: Claim, error: dict[str, Any], by: str = "") -> bool:
+    """An attempt broke off: queue the experiment again, or fail it at the third time, and say whether that was it. `by` is as in
+    `fail`. Raises LeaseLost.
+    """
     failures = session.scalar(select(_model(claim).failures).where(_fence(claim), _model(claim).state == "running"))
     if failures is None:
         raise LeaseLost(claim)
     if failures + 1 >= MAX_FAILURES:
-        return fail(session, claim, error, by)
+        fail(session, claim, error, by)
+        return True
     values = {"failures": failures + 1, "error": error, **_requeued(claim)}
     _write(session, claim, values, ("requeued", error), ("running",))
-    return tallies.add(session, by or claim.owner, claim.kind, "lost", error["code"])
+    tallies.add(session, by or claim.owner, claim.kind, "lost", error["code"])
+    return False
 
 
 def give_back(session: Session, claim: Claim) -> None:
@@ -191,11 +200,11 @@ def confirm_cancelled(session: Session, claim: Claim, by: str = "") -> None:
 
 
 def held_by(session: Session, owner: str) -> Sequence[Claim]:
-    """What the database says that an owner holds: the answer to a claim of unknown outcome."""
+    """What the database says that an owner holds, locked against changes: the answer to a claim of unknown outcome."""
     return [
         Claim(kind, row.id, row.attempt, owner, row.spec)
         for kind, model in KINDS.items()
-        for row in session.scalars(select(model).where(model.lease_owner == owner))
+        for row in session.scalars(select(model).where(model.lease_owner == owner).with_for_update())
     ]
 
 
@@ -241,30 +250,35 @@ def claim_mi_estimate(session: Session, owner: str, lease: float) -> Claim | Non
 # Reconciling ----------------------------------------------------------------------------------------------------------
 
 
-def reconcile(session: Session, is_gone: Callable[[str], bool] = lambda owner: False) -> int:
-    """Take back every lease that has run out or whose owner `is_gone`, and forget what nobody will ask for; say how many rows
-    were queued again.
+class Taken(NamedTuple):
+    """What was taken back: how many rows were queued again, and the claims of those that have failed for good."""
 
-    A worker stops by itself before its lease ends, so that nothing works any more on what is taken back here.
+    requeued: int
+    failed: list[Claim]
+
+
+def reconcile(session: Session, is_gone: Callable[[str], bool] = lambda owner: False) -> Taken:
+    """Take back every lease that has run out or whose owner `is_gone`, and forget what nobody will ask for.
+
+    A worker stops by itself before its lease ends, so that nothing works any more on what is taken back here. A row with which
+    anything goes wrong is left to the next round, and keeps nobody else's from being taken back.
     """
-    requeued = 0
-    silent = {"code": "lost", "message": "the worker was not heard of for the length of its lease"}
-    killed = {"code": "lost", "message": "the worker's process was killed"}
+    requeued, failed = 0, []
     for kind, model in KINDS.items():
-        gone = [
-            owner
-            for owner in session.scalars(select(model.lease_owner).where(model.lease_owner.is_not(None)).distinct())
-            if owner and is_gone(owner)
-        ]
+        owners = session.scalars(select(model.lease_owner).where(model.lease_owner.is_not(None)).distinct())
+        gone = [owner for owner in owners if owner and is_gone(owner)]
         over = or_(model.lease_expires_at < func.clock_timestamp(), model.lease_owner.in_(gone))
         expired = select(model).where(model.lease_owner.is_not(None), over)
         for row in session.scalars(expired.with_for_update(skip_locked=True)).all():
             claim = Claim(kind, row.id, row.attempt, str(row.lease_owner), row.spec)
-            if row.state == "cancelling":
-                confirm_cancelled(session, claim, tallies.RECONCILER)
-            else:
-                lose(session, claim, killed if claim.owner in gone else silent, tallies.RECONCILER)
-                requeued += 1
+            try:
+                with session.begin_nested():
+                    ended = _take_back(session, claim, row.state, KILLED if claim.owner in gone else SILENT)
+            except Exception:
+                log.exception("a lease could not be taken back", **{kind: claim.id}, attempt=claim.attempt)
+                continue
+            requeued += ended is False
+            failed += [claim] if ended else []
     retention = settings().retention
     for table, since, days in (
         (Preview, Preview.finished_at, retention.previews),
@@ -273,7 +287,15 @@ def reconcile(session: Session, is_gone: Callable[[str], bool] = lambda owner: F
         if days:
             session.execute(delete(table).where(since < func.clock_timestamp() - timedelta(days=days)))
     session.execute(delete(SignIn).where(SignIn.expires_at < func.clock_timestamp()))
-    return requeued
+    return Taken(requeued, failed)
+
+
+def _take_back(session: Session, claim: Claim, state: str, error: dict[str, Any]) -> bool | None:
+    """Whether it has failed with this; None where it is cancelled now."""
+    if state == "cancelling":
+        confirm_cancelled(session, claim, tallies.RECONCILER)
+        return None
+    return lose(session, claim, error, tallies.RECONCILER)
 
 
 def _claim_oldest(session: Session, kind: str, owner: str, lease: float, *conditions: ColumnElement[bool]) -> Claim | None:

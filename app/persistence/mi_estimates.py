@@ -81,6 +81,13 @@ def garbage(session: Session) -> Iterator[Garbage]:
 
 
 def tidy(session: Session) -> None:
-    """Remove such arrays."""
-    for found in garbage(session):
-        files.remove_path(found.path)
+    """Remove such arrays, unless another is at it, or a backup runs, which may be about to copy them."""
+    if found := list(garbage(session)):
+        with files.alone() as alone:
+            for one in found if alone else ():
+                discard(session, one)
+
+
+def discard(_: Session, found: Garbage) -> None:
+    """Remove such arrays, which nobody can come to want."""
+    files.remove_path(found.path)

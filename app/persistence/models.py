@@ -201,7 +201,7 @@ class SweepMember(Base):
     __table_args__ = (Index("ix_sweep_members_experiment_id", "experiment_id"),)
 
 
-class Preview(Owned, Leased, Base):
+class Preview(Submitted, Leased, Base):
     """A picture of view pairs, made by a worker."""
 
     __tablename__ = "previews"
@@ -217,6 +217,7 @@ class Preview(Owned, Leased, Base):
         Index("ix_previews_claim", "created_at", postgresql_where=text("state = 'queued' AND waits_for IS NULL")),
         Index("ix_previews_waits_for", "waits_for", postgresql_where=text("state = 'queued'")),
         Index("ix_previews_owner_id", "owner", "id"),
+        Index("ix_previews_key_id", "key_id", postgresql_where=text("finished_at IS NULL")),
         Index("ix_previews_lease", "lease_expires_at", postgresql_where=text("lease_owner IS NOT NULL")),
     )
 

@@ -2,19 +2,25 @@
 
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, undefer
 
 from app.errors import Invalid, NotFound
 from app.ids import new_id
+from app.persistence import quotas
 from app.persistence.datasets import Named, why
 from app.persistence.models import Preview
 from ml.spec import ExperimentSpec, SpecError
 
 
 def create(session: Session, asked: ExperimentSpec) -> Preview:
-    """Queue a preview of a spec's dataset and views; the spec is resolved, or names an upload that is not decoded yet."""
+    """Queue a preview of a spec's dataset and views; the spec is resolved, or names an upload that is not decoded yet.
+
+    Raises Invalid, SpecError, QuotaExceeded.
+    """
     spec, waits_for = Named(session).settled(asked)
+    quotas.require_place(session, 1)
     preview = Preview(id=new_id("prv"), spec=_drawn(spec), waits_for=waits_for)
     session.add(preview)
     session.flush()
@@ -38,7 +44,7 @@ def settle(session: Session, dataset_id: str) -> int:
     for row in rows:
         try:
             spec, row.waits_for = named.settled(ExperimentSpec.model_validate(row.spec))
-        except (Invalid, SpecError) as error:
+        except (Invalid, SpecError, ValidationError) as error:
             row.state, row.finished_at, row.error = "failed", now, why(error)
         else:
             row.spec = _drawn(spec)

@@ -9,11 +9,12 @@ from sqlalchemy.orm import Session, aliased
 
 from app.errors import QuotaExceeded
 from app.persistence import callers
-from app.persistence.models import ACTIVE, LEASED, ApiKey, Checkpoint, Dataset, Experiment, MiEstimate, Sweep
+from app.persistence.models import ACTIVE, LEASED, ApiKey, Artifact, Checkpoint, Dataset, Experiment, MiEstimate, Preview, Sweep
 
 
 def require_place(session: Session, more: int) -> None:
-    """The queue takes so many more of the caller's key. Raises QuotaExceeded."""
+    """The queue takes so many more of the caller's key, which does not store too much. Raises QuotaExceeded."""
+    require_room(session, 0)
     caller = callers.asking()
     if caller is None or caller.key_id is None or caller.max_queued is None:
         return
@@ -42,7 +43,8 @@ class Room:
     def require(self, size: int) -> None:
         """There is room for so many more. Raises QuotaExceeded."""
         if self.limit is not None and self.used + max(size, 0) > self.limit:
-            detail = f"the key may store {self.limit} bytes, stores {self.used}, and this would be too many; delete some datasets"
+            now = f"may store {self.limit} bytes, and stores {self.used}"
+            detail = f"the key {now}; this would be too many: delete some datasets or experiments"
             raise QuotaExceeded("max_stored_bytes", self.limit, self.used, detail)
 
 
@@ -75,10 +77,10 @@ def hold(session: Session, key_id: str) -> None:
 
 
 def queued(session: Session, key_id: str) -> int:
-    """Experiments and estimates of a key that wait for a worker, and its searches, each of which will queue some."""
+    """Experiments, estimates and previews of a key that wait for a worker, and its searches, each of which will queue some."""
     waiting = (
         select(func.count()).where(model.key_id == key_id, model.state == "queued", model.finished_at.is_(None))
-        for model in (Experiment, MiEstimate)
+        for model in (Experiment, MiEstimate, Preview)
     )
     searching = Sweep.search["ended"].astext.is_(None)
     goes_on = select(func.count()).where(Sweep.key_id == key_id, Sweep.search.is_not(None), searching)
@@ -92,14 +94,15 @@ def running(session: Session, key_id: str) -> int:
 
 
 def stored(session: Session, key_id: str) -> int:
-    """Bytes of the files that a key sent and that are still there."""
+    """Bytes of the files that a key sent, and that its experiments left, as far as they are still there."""
     kept = (
         (Dataset, Dataset.state != "failed"),
         (Checkpoint, true()),
         (MiEstimate, MiEstimate.state.in_(ACTIVE) & MiEstimate.finished_at.is_(None)),
     )
-    sizes = (select(func.coalesce(func.sum(model.size), 0)).where(model.key_id == key_id, there) for model, there in kept)
-    return sum(_number(session, query) for query in sizes)
+    sizes = [select(func.coalesce(func.sum(model.size), 0)).where(model.key_id == key_id, there) for model, there in kept]
+    left = select(func.coalesce(func.sum(Artifact.size), 0)).join(Experiment, Experiment.id == Artifact.experiment_id)
+    return sum(_number(session, query) for query in (*sizes, left.where(Experiment.key_id == key_id)))
 
 
 def _number(session: Session, query: Any) -> int:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import datetime
+from itertools import count
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Header, HTTPException, Path, Query, Request, Response
@@ -14,7 +15,7 @@ from starlette.responses import MalformedRangeHeader, RangeNotSatisfiable
 from app import answers, planning, schemas
 from app.dependencies import TEXT, OnceDep, RingDep, SessionDep, SliceDep, WaitDep
 from app.errors import NotFound
-from app.persistence import events, experiments, files
+from app.persistence import callers, events, experiments, files, keys
 from app.persistence.database import open_session
 from app.persistence.models import TERMINAL
 from app.version import CODE_VERSION, VERSION
@@ -25,6 +26,7 @@ ExperimentId = Annotated[str, Path(alias="id", pattern="^exp_[0-9a-f]{32}$", des
 DRY_RUN = {"model": schemas.DryRun, "description": "With `dry_run`: what would be queued."}
 Text = Annotated[str, Query(pattern=TEXT)]
 SSE_PAUSE = 0.25  # seconds between looks at the database
+SSE_KEY_LOOKS = 8  # looks at the database from one at the key to the next: two seconds
 SSE_KEEP_ALIVE = 15.0  # seconds of silence that proxies bear
 
 
@@ -255,7 +257,9 @@ def _event(row: Any) -> schemas.Event:
 async def _stream(experiment_id: str, seq: int) -> AsyncIterator[str]:
     silence = 0.0
     last_progress = None
-    while True:
+    for looks in count(1):
+        if looks % SSE_KEY_LOOKS == 0 and not await run_in_threadpool(_is_still_let_in):
+            return
         rows, progress, finished = await run_in_threadpool(_look, experiment_id, seq)
         for event in rows:
             seq = event.seq
@@ -271,6 +275,14 @@ async def _stream(experiment_id: str, seq: int) -> AsyncIterator[str]:
             silence = 0.0
             yield ": still here\n\n"
         await asyncio.sleep(SSE_PAUSE)
+
+
+def _is_still_let_in() -> bool:
+    key_id = callers.key_id()
+    if key_id is None:
+        return True
+    with open_session() as session:
+        return keys.is_usable(session, key_id)
 
 
 def _look(experiment_id: str, seq: int) -> tuple[list[schemas.Event], dict[str, Any], bool]:

@@ -13,6 +13,7 @@ OWNED = ("experiments", "sweeps", "previews", "datasets", "mi_estimates")
 SUBMITTED = {
     "experiments": (["key_id", "state"], sa.text("finished_at IS NULL")),
     "sweeps": (["key_id"], None),
+    "previews": (["key_id"], sa.text("finished_at IS NULL")),
     "datasets": (["key_id"], None),
     "mi_estimates": (["key_id"], sa.text("finished_at IS NULL")),
 }

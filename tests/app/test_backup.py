@@ -22,7 +22,7 @@ from app import backup
 from app.backup import BackupError
 from app.embedded import Servers
 from app.main import create_app
-from app.persistence import bell, files, leases
+from app.persistence import bell, datasets, files, leases, mi_estimates
 from app.persistence import database as connection
 from app.persistence.database import open_session
 from app.persistence.models import ApiKey, Checkpoint, Event, Experiment, MiEstimate
@@ -58,6 +58,7 @@ def filled(api: TestClient, submit: Submit, work: Any, sweep_spec: Json, tmp_pat
     decoding = work.write(lambda session: leases.claim_dataset(session, "w1@host/17", 60))
     files.dataset_folder(dataset).mkdir()
     (files.dataset_folder(dataset) / "x.npy").write_bytes(b"pixels")
+    (files.dataset_folder(dataset) / files.FACTS).write_bytes(b"{}")
     facts = {"name": dataset, "train": 6, "test": 2, "channels": 1, "image_size": 8, "classes": 2}
     work.write(lambda session: leases.succeed_dataset(session, decoding, facts))
     weights = hashlib.sha256(b"sent weights").hexdigest()
@@ -210,6 +211,13 @@ def test_what_somebody_deleted_meanwhile_is_named(filled: Json, tmp_path: Path, 
     assert list(manifest.faults.values()) == ["it was not what its row says", "it was not there"]
     elsewhere()
     assert backup.restore(tmp_path / "b.tar").faults == manifest.faults
+
+
+def test_so_is_a_dataset_that_was_lost(filled: Json, tmp_path: Path) -> None:
+    files.remove_folder(files.dataset_folder(filled["dataset"]))
+    lost = files.dataset_folder(filled["dataset"]) / files.FACTS
+    name = f"files/{lost.relative_to(settings().artifacts_dir).as_posix()}"
+    assert backup.make(tmp_path / "b.tar").faults == {name: "it was not there"}
 
 
 # Refusals
@@ -384,6 +392,33 @@ def test_unfinished_estimates_keep_their_arrays(filled: Json, work: Any, tmp_pat
     elsewhere()
     backup.restore(tmp_path / "b.tar")
     assert files.arrays("mie_1").read_bytes() == b"x,y"
+
+
+def test_what_finishes_meanwhile_keeps_its_files_until_they_are_copied(
+    filled: Json, api: TestClient, work: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Where the backup is restored it will not have finished, and wants them."""
+    row = {"id": "mie_1", "name": "m", "spec": {}, "sha256": "0" * 64, "size": 3, "progress": {}}
+    work.write(lambda session: session.add(MiEstimate(**row)))
+    files.arrays("mie_1").parent.mkdir(parents=True)
+    files.arrays("mie_1").write_bytes(b"x,y")
+    api.post("/v1/datasets", files={"file": ("b.npz", b"no arrays")}, data={"name": "bad"})
+    decoding = work.write(lambda session: leases.claim_dataset(session, "w1@host/17", 60))
+    copy = backup._copy_files
+
+    def tidied() -> set[Path]:
+        work.write(datasets.tidy), work.write(mi_estimates.tidy)
+        return {path for path in (files.arrays("mie_1"), files.blob(decoding.spec["sha256"])) if path.exists()}
+
+    def then(*arguments: Any) -> None:
+        work.write(lambda session: mi_estimates.cancel(session, "mie_1"))
+        work.write(lambda session: leases.fail(session, decoding, {"code": "user", "message": "no"}))
+        assert len(tidied()) == 2
+        copy(*arguments)
+
+    monkeypatch.setattr(backup, "_copy_files", then)
+    assert backup.make(tmp_path / "b.tar").faults == {}
+    assert tidied() == set()
 
 
 def test_a_data_folder_without_a_database_is_not_given_one(tmp_path: Path) -> None:

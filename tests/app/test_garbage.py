@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import func, select, text, update
+from sqlalchemy import event, func, select, text, update
 
 from app.embedded import Servers
 from app.persistence import experiments, files, garbage, leases, workers
@@ -202,6 +203,20 @@ def test_a_retry_that_comes_meanwhile_waits_or_finds_them(finished: Any, api: Te
     assert not files.checkpoints_folder(first).exists()
 
 
+def test_whoever_lists_and_whoever_retries_do_not_wait_for_each_other(finished: Any, api: TestClient) -> None:
+    first, second = finished("cancelled"), finished("cancelled")
+    listed = left(files.checkpoints_folder(first) / "1.safetensors").parent
+    left(files.checkpoints_folder(second) / "1.safetensors")
+    aged(first, 30), aged(second, 30)
+    api.post(f"/v1/experiments/{second}/retry")
+    with open_session() as session:
+        assert [one.path for one in garbage.find(session)] == [listed]
+        assert api.post(f"/v1/experiments/{first}/retry").status_code == 202
+    with open_session() as session, open_session() as another:
+        experiments.retry(session, second)
+        assert garbage.find(another) == []
+
+
 def test_an_experiment_that_begins_meanwhile_loses_nothing(submit: Submit, work: Any, monkeypatch: Any) -> None:
     """Begun between the listing of folders and the look at rows, and the other way round, with files as old as can be."""
     begun: list[str] = []
@@ -273,6 +288,60 @@ def test_a_sweep_goes_as_a_whole_and_holds_what_it_shares(
         assert session.scalar(select(func.count()).select_from(Experiment)) == 2
 
 
+@pytest.fixture
+def old_sweeps(api: TestClient, sweep_spec: Json, work: Any, keep: Any) -> list[str]:
+    """Two, each with two experiments of its own, which may all go."""
+    for sigma in (0.1, 0.2):
+        assert api.post("/v1/sweeps", json=sweep_spec | {"axis": {"path": "views.sigma", "values": [sigma]}}).status_code == 202
+    for member in work.finish_all(lambda spec: (2.0, 0.8)):
+        aged(member, 100)
+    keep(experiments=30)
+    with engine().begin() as link:
+        link.execute(update(Sweep).values(created_at=func.clock_timestamp() - 100 * DAY))
+        return list(link.scalars(select(Sweep.id).order_by(Sweep.id)))
+
+
+def retired() -> tuple[int, int]:
+    """Sweeps and experiments that are there after a round."""
+    with open_session() as session:
+        assert garbage.retire(session)
+        session.commit()
+        return tuple(session.scalar(select(func.count()).select_from(model)) for model in (Sweep, Experiment))
+
+
+def test_what_does_not_go_in_one_round_goes_in_the_next(old_sweeps: list[str], monkeypatch: Any) -> None:
+    monkeypatch.setattr(garbage, "MOST", 1)
+    assert retired() == (1, 2), "the experiments of the other one are still held"
+    assert retired() == (0, 0)
+
+
+def test_what_another_deletes_or_finds_a_use_for_meanwhile_is_passed_over(
+    finished: Any, keep: Any, api: TestClient, submit: Submit, spec: Json, sweep_spec: Json, work: Any, monkeypatch: Any
+) -> None:
+    """Between the list and its turn, one is deleted and another becomes part of a new sweep; the third goes."""
+    deleted, gone = finished("failed"), finished("failed")
+    reused = finished("succeeded")
+    for one in (deleted, reused, gone):
+        aged(one, 100)
+    keep(experiments=30)
+
+    def then(session: Any) -> list[str]:
+        assert api.delete(f"/v1/experiments/{deleted}").status_code == 204
+        axis = {"path": "views.sigma", "values": [spec["views"]["sigma"]]}
+        assert api.post("/v1/sweeps", json=sweep_spec | {"axis": axis}).json()["counts"]["succeeded"] == 1
+        return [deleted, reused, gone]
+
+    monkeypatch.setattr(garbage, "_old_experiments", then)
+    assert retired()[0] == 1
+    assert [api.get(f"/v1/experiments/{one}").status_code for one in (deleted, reused, gone)] == [404, 200, 404]
+
+
+def test_so_is_a_sweep(old_sweeps: list[str], api: TestClient, monkeypatch: Any) -> None:
+    monkeypatch.setattr(garbage, "_old_sweeps", lambda _: [NOWHERE, *old_sweeps])
+    assert api.delete(f"/v1/sweeps/{old_sweeps[0]}").status_code == 204
+    assert retired() == (0, 0)
+
+
 def test_metrics_go_when_they_are_told_to(finished: Any, keep: Any, work: Any) -> None:
     done = finished("succeeded")
     work.write(lambda session: session.add(Metric(experiment_id=done, attempt=1, name="loss", step=1, value=0.5)))
@@ -282,6 +351,34 @@ def test_metrics_go_when_they_are_told_to(finished: Any, keep: Any, work: Any) -
         reconciler.collect_garbage()
         with open_session() as session:
             assert session.scalar(select(func.count()).select_from(Metric)) == count
+
+
+def test_metrics_go_a_few_at_a_time_and_those_that_went_stay_gone(finished: Any, keep: Any, work: Any, monkeypatch: Any) -> None:
+    done = finished("succeeded")
+    rows = [{"experiment_id": done, "attempt": 1, "name": "loss", "step": step, "value": 0.5} for step in range(7)]
+    work.write(lambda session: session.add_all(Metric(**row) for row in rows))
+    aged(done, 100), keep(metrics=50)
+    monkeypatch.setattr(garbage, "METRICS", 3, raising=False)
+    deleted: list[int] = []
+
+    def slow(link: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("DELETE FROM metrics"):
+            deleted.append(cursor.rowcount)
+            if len(deleted) == 2:
+                raise TimeoutError
+
+    event.listen(engine(), "after_cursor_execute", slow)
+    try:
+        with pytest.raises(TimeoutError), open_session() as session:
+            garbage.retire(session)
+        with open_session() as session:
+            assert session.scalar(select(func.count()).select_from(Metric)) == 4
+        reconciler.collect_garbage()
+    finally:
+        event.remove(engine(), "after_cursor_execute", slow)
+    assert deleted == [3, 3, 3, 1, 0]
+    with open_session() as session:
+        assert session.scalar(select(func.count()).select_from(Metric)) == 0
 
 
 @pytest.mark.parametrize(("days", "count"), [(0, 1), (3, 1), (1, 0)])
@@ -307,9 +404,39 @@ def test_a_worker_of_last_week_is_forgotten(work: Any) -> None:
 def test_nothing_goes_while_a_backup_runs(database: Servers) -> None:
     left(files.attempt_folder(NOWHERE, 1) / "preview.png")
     with psycopg.connect(database.database_url, autocommit=True) as link:
-        link.execute("SELECT pg_advisory_lock_shared(%s)", [garbage.LOCK])
+        link.execute("SELECT pg_advisory_lock_shared(%s)", [files.LOCK])
         assert collected() == set()
     assert collected() == {f"{NOWHERE}/a1/preview.png"}
+
+
+def test_files_may_take_longer_than_a_transaction_may_be_idle(database: Servers, monkeypatch: Any) -> None:
+    """Whoever removes them is alone with it to the end, and comes to an end."""
+    orphans = [left(files.incoming() / name) for name in ("a", "b")] + [left(files.attempt_folder(NOWHERE, 1) / "preview.png")]
+    free: list[bool] = []
+
+    def slowly(path: Path, remove: Callable[[Path], None] = files.remove_path) -> None:
+        time.sleep(0.4)
+        with psycopg.connect(database.database_url, autocommit=True) as link:
+            free.append(link.execute("SELECT pg_try_advisory_lock_shared(%s)", [files.LOCK]).fetchone()[0])
+        remove(path)
+
+    def impatient(dialect: Any, record: Any, positional: Any, named: Json) -> None:
+        named["options"] = named["options"].replace("session_timeout=60s", "session_timeout=200ms")
+
+    monkeypatch.setattr(files, "remove_path", slowly)
+    event.listen(engine(), "do_connect", impatient)
+    engine().dispose()
+    try:
+        with open_session() as session:
+            garbage.remove(session)
+            session.commit()
+    finally:
+        event.remove(engine(), "do_connect", impatient)
+        engine().dispose()
+    assert free == [False] * 3
+    assert not any(orphan.exists() for orphan in orphans)
+    with files.alone() as alone:
+        assert alone, "and then another may"
 
 
 @pytest.mark.parametrize("days", ["-1", "nan", "a week"])

@@ -1,5 +1,6 @@
 """What a stranger may send: each oddity gets its 4xx as a problem, with the field at fault and nothing of our insides."""
 
+import asyncio
 import io
 import json
 import re
@@ -15,6 +16,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import func, select
 
 from app import rates
+from app.main import create_app
 from app.persistence import files
 from app.persistence.database import open_session
 from app.persistence.models import Dataset, Experiment, MiEstimate, Sweep
@@ -426,6 +428,40 @@ def test_a_page_of_another_site_changes_nothing(api: TestClient, origin: str) ->
     answer = api.post(EXPERIMENTS, json=DIGITS, headers={"Origin": origin})
     refused(answer, 403, None)
     assert rows() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("path", "client", "status", "location"),
+    [
+        ("/v1/experiments", "203.0.113.7", 401, None),
+        ("/compare", "203.0.113.7", 303, b"/sign-in?next=/compare%3Fa%3D%FF"),
+        ("/v1/experiments", "127.0.0.1", 200, None),
+    ],
+)
+def test_a_query_that_is_no_utf_8_is_borne(database: Any, path: str, client: str, status: int, location: bytes | None) -> None:
+    """Clients encode it, and some servers pass on what comes."""
+    scope: Json = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"a=\xff",
+        "headers": [(b"host", b"127.0.0.1:8000")],
+        "client": (client, 50000),
+        "server": ("127.0.0.1", 8000),
+    }
+    sent: list[Json] = []
+
+    async def receive() -> Json:
+        return {"type": "http.request"}
+
+    async def send(message: Json) -> None:
+        sent.append(message)
+
+    asyncio.run(create_app()(scope, receive, send))  # type: ignore[arg-type]
+    assert (sent[0]["status"], dict(sent[0]["headers"]).get(b"location")) == (status, location)
 
 
 @pytest.fixture

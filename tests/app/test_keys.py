@@ -1,5 +1,6 @@
 """Who is let in, what a key may do, how much and how often."""
 
+import asyncio
 import io
 import os
 import re
@@ -9,12 +10,13 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
@@ -31,6 +33,7 @@ from app.middleware import NOTHING
 from app.persistence import files, keys, leases
 from app.persistence.database import open_session
 from app.persistence.models import ApiKey, Artifact, Experiment, SignIn
+from app.routers import experiments
 from app.settings import settings
 from tests.app.conftest import new_key
 
@@ -267,10 +270,59 @@ def test_a_page_of_another_site_changes_nothing(api: TestClient, remote: Remote,
 
 
 @pytest.mark.parametrize(
+    ("setting", "scheme", "status"),
+    [("off", "Basic", 403), ("off", "Bearer", 403), ("auto", "Basic", 403), ("auto", "Bearer", 401), ("on", "bearer", 401)],
+)
+def test_only_a_key_that_is_looked_at_shows_that_no_page_of_another_site_asks(
+    api: TestClient, auth: Callable[[str], None], spec: Json, setting: str, scheme: str, status: int
+) -> None:
+    """Browsers add what a proxy asks for, `Basic`, by themselves."""
+    auth(setting)
+    headers = {"Origin": "https://evil.example", "Authorization": f"{scheme} {UNKNOWN}"}
+    assert api.post("/v1/experiments", json=spec, headers=headers).status_code == status
+
+
+def test_a_key_is_good_wherever_it_is_sent_from(remote: Remote, spec: Json) -> None:
+    headers = {"Origin": "https://another.example", "Sec-Fetch-Site": "cross-site"}
+    assert remote("anna").post("/v1/experiments", json=spec, headers=headers).status_code == 202
+
+
+@pytest.mark.parametrize(
     "headers", [{}, {"Origin": "http://127.0.0.1:8000", "Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}]
 )
 def test_our_own_pages_do(api: TestClient, spec: Json, headers: Json) -> None:
     assert api.post("/v1/experiments", json=spec, headers=headers).status_code == 202
+
+
+# What lasts
+
+
+@pytest.mark.parametrize("ends", ["revoked_at", "expires_at"])
+def test_a_stream_of_events_ends_with_its_key(
+    remote: Remote, api: TestClient, spec: Json, ends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, begun, look = remote("anna"), threading.Event(), experiments._look
+    experiment = client.post("/v1/experiments", json=spec).json()["links"]["self"]
+
+    def look_once(*arguments: Any) -> Any:
+        found = look(*arguments)
+        begun.set()
+        return found
+
+    monkeypatch.setattr(experiments, "_look", look_once)
+    with ThreadPoolExecutor(1) as pool:
+        stream = pool.submit(client.get, f"{experiment}/events", headers={"Accept": "text/event-stream"})
+        try:
+            assert begun.wait(20)
+            with open_session() as session:
+                session.execute(update(ApiKey).values({ends: func.clock_timestamp()}))
+                session.commit()
+            text = stream.result(20).text
+        finally:
+            api.post(f"{experiment}/cancel")  # ends it in any case
+    assert "id: 1\nevent: queued\n" in text and "event: cancelled" not in text
+    resumed = client.get(f"{experiment}/events", headers={"Accept": "text/event-stream", "Last-Event-ID": "1"})
+    assert problem(resumed, 401, "unauthorized")
 
 
 # Signing in
@@ -392,6 +444,26 @@ def test_sweeps_retries_searches_and_estimates_count_too(remote: Remote, sweep_s
     assert not [*files.incoming().glob("*")]
 
 
+def test_previews_count_too(remote: Remote, spec: Json, work: Any) -> None:
+    client = remote("anna", max_queued=1)
+    answers = [client.post("/v1/previews", json=spec, headers={"Prefer": "wait=0"}) for _ in range(8)]
+    assert [answer.status_code for answer in answers] == [202] + [429] * 7
+    assert problem(answers[-1], 429, "quota")["used"] == client.get("/v1/key").json()["quotas"]["max_queued"]["used"] == 1
+    assert client.post("/v1/experiments", json=spec).status_code == 429
+    assert work.write(lambda session: leases.claim_preview(session, "worker-1", 60)) is not None
+    assert client.post("/v1/experiments", json=spec).status_code == 202
+
+
+def test_what_experiments_leave_counts_as_stored(remote: Remote, spec: Json, work: Any) -> None:
+    client = remote("anna", max_stored_bytes=1000)
+    experiment = client.post("/v1/experiments", json=spec).json()["id"]
+    work.succeed(work.claimed(), artifacts={"embeddings.npz": b"x" * 1001})
+    assert client.get("/v1/key").json()["quotas"]["max_stored_bytes"]["used"] == 1001
+    assert problem(client.post("/v1/experiments", json=spec), 429, "quota")["quota"] == "max_stored_bytes"
+    assert client.delete(f"/v1/experiments/{experiment}").status_code == 204
+    assert client.post("/v1/experiments", json=spec).status_code == 202
+
+
 def test_what_a_key_stores_is_limited(remote: Remote) -> None:
     client = remote("anna", max_stored_bytes=100_000)
     first = client.post("/v1/datasets", files={"file": b"P" * 60_000})
@@ -415,6 +487,34 @@ def test_an_upload_beyond_the_quota_is_refused_before_it_is_read(remote: Remote)
     told = client.post("/v1/datasets", content=body(4), headers=headers | {"Content-Length": str(2**18)})
     assert problem(told, 429, "quota")
     assert problem(client.post("/v1/datasets", content=body(40), headers=headers), 429, "quota")
+    assert not [*files.incoming().glob("*")]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_uploads_that_come_at_once_share_what_room_there_is(remote: Remote, told: bool) -> None:
+    client = remote("anna", max_stored_bytes=1_000_000)
+    begin, end = b'--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n', b"\r\n--b--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=b", "Authorization": client.headers["Authorization"]}
+    other, meanwhile = begin + bytes(700_000) + end, []
+
+    async def post() -> int:
+        here = httpx.ASGITransport(create_app(), client=("203.0.113.7", 50000))  # which passes each piece on as it comes
+        async with httpx.AsyncClient(transport=here, base_url="https://sweetspot.example", headers=headers) as at_once:
+
+            async def pieces() -> AsyncIterator[bytes]:
+                yield other
+
+            async def body() -> AsyncIterator[bytes]:
+                yield begin + bytes(800_000)
+                for _ in range(3):
+                    meanwhile.append(await at_once.post("/v1/datasets", content=other if told else pieces()))
+                yield end
+
+            return (await at_once.post("/v1/datasets", content=body())).status_code
+
+    assert asyncio.run(post()) == 202
+    assert [problem(answer, 429, "quota")["quota"] for answer in meanwhile] == ["max_stored_bytes"] * 3
+    assert client.post("/v1/datasets", files={"file": bytes(200_000)}).status_code == 202
     assert not [*files.incoming().glob("*")]
 
 
@@ -512,9 +612,9 @@ def test_every_answer_says_what_browsers_may_do_with_it(api: TestClient, remote:
         assert answer.headers["X-Frame-Options"] == "DENY"
         assert answer.headers["Referrer-Policy"] == "same-origin"
         assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
-        assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
         assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
-        assert ("Strict-Transport-Security" in answer.headers) == (where == "401")
+        for secure in ("Strict-Transport-Security", "Cross-Origin-Opener-Policy"):
+            assert (secure in answer.headers) == (where == "401")
     policies = {where: answer.headers["Content-Security-Policy"] for where, answer in answers.items()}
     assert policies["/v1/experiments"] == policies[f"{path}/a.html"] == policies["401"] == NOTHING
     assert "default-src 'none'" in policies[f"{path}/a.svg"] and "sandbox" in policies[f"{path}/a.svg"]

@@ -248,7 +248,7 @@ def test_reconciling_says_how_many_it_queued_again(work: Any, submit: Callable[.
         submit()
     let_expire(work.claimed().id)
     work.claimed()
-    assert work.write(leases.reconcile) == 1
+    assert work.write(leases.reconcile).requeued == 1
 
 
 # Metrics

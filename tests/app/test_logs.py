@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 import structlog
 from fastapi.testclient import TestClient
@@ -172,19 +173,22 @@ def test_other_settings_are_refused(lines: Any, monkeypatch: Any, name: str, val
 
 
 def test_uvicorn_itself_speaks_json(database: Any) -> None:
-    """Its lines about its start and its end, from a process of its own."""
+    """Its lines about its start and its end, from a process of its own. Of requests it says nothing: theirs are our lines."""
     import os  # noqa: PLC0415
 
-    command = [sys.executable, "-m", "uvicorn", "app.main:create_app", "--factory", "--port", str(free_port())]
+    command = [sys.executable, "-m", "uvicorn", "app.main:create_app", "--factory", "--port", str(port := free_port())]
     environment = os.environ | {"SWEETSPOT_LOG_FORMAT": "json"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True)
     assert process.stderr is not None
-    told = [json.loads(process.stderr.readline()) for _ in range(2)]
+    told = [json.loads(process.stderr.readline()) for _ in range(4)]
+    assert httpx.get(f"http://127.0.0.1:{port}/v1/nowhere?q={SECRET}").status_code == 404
     process.terminate()
     rest = process.communicate(timeout=30)
     told += [json.loads(line) for line in rest[1].splitlines()]
     assert rest[0] == ""
     assert any("Started server process" in line["event"] for line in told)
+    assert [line["event"] for line in told if "nowhere" in line["event"]] == ["GET /v1/nowhere"]
+    assert SECRET not in rest[1]
 
 
 # What never stands in them

@@ -189,7 +189,7 @@ def test_a_failure_says_why_and_three_lost_attempts_are_one(api: TestClient, ask
 def test_a_lease_that_ran_out_is_taken_back(api: TestClient, ask: Ask, estimator: Estimator, work: Any) -> None:
     made = ask()
     claim = work.write(lambda session: leases.claim_mi_estimate(session, "worker-1", -1))
-    assert work.write(leases.reconcile) == 1
+    assert work.write(leases.reconcile).requeued == 1
     assert api.get(made["links"]["self"]).json()["state"] == "queued"
     with pytest.raises(leases.LeaseLost):
         estimator.finish(claim)

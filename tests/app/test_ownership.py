@@ -18,6 +18,7 @@ from app.persistence.callers import Caller
 from app.persistence.database import open_session
 from app.persistence.models import Base, Dataset, Experiment, Owned, Sweep, SweepMember
 from app.settings import settings
+from ml.spec import DatasetFacts
 from workers import searching
 
 Json = dict[str, Any]
@@ -182,6 +183,31 @@ def test_nobody_begins_from_what_is_anothers(
             assert f"there is no {thing} '{id}'" in answer.text, (path, answer.text)
     assert anna.post("/v1/experiments", json=on_it).status_code == 202
     assert anna.post("/v1/experiments", json=spec | begun).status_code == 202
+
+
+@pytest.mark.parametrize("disguised", [str.upper, str.title, lambda id: f"ds_{id[3:].upper()}", "{}.".format, "DS_{:.9}".format])
+def test_what_is_nearly_an_id_is_no_dataset(
+    ids: dict[str, str], bert: TestClient, spec: Json, sweep_spec: Json, disguised: Callable[[str], str]
+) -> None:
+    """A disk that does not tell cases apart would have Anna's folder under it, as any disk has this one."""
+    name = disguised(ids["datasets"])
+    facts = files.dataset_folder(name) / "facts.json"
+    facts.parent.mkdir(parents=True)
+    facts.write_text(DatasetFacts(name=name, train=90, test=10, channels=1, image_size=16, classes=10).model_dump_json())
+    on_it, task = {"dataset": {"name": name}}, {"kind": "knn", "dataset": {"name": name}}
+    scenes = {"dataset": {"name": "moving_mnist", "backgrounds": name}, "views": {"kind": "temporal"}}
+    for path, body, pointer in (
+        ("/v1/experiments", spec | on_it, "/dataset/name"),
+        ("/v1/experiments?dry_run=true", spec | on_it, "/dataset/name"),
+        ("/v1/experiments", spec | {"tasks": [task]}, "/tasks/0/dataset/name"),
+        ("/v1/experiments", scenes, "/dataset/backgrounds"),
+        ("/v1/sweeps", sweep_spec | {"base": spec | on_it}, "/base/dataset/name"),
+        ("/v1/previews", spec | on_it, "/dataset/name"),
+        ("/v1/presets/digits-noise/run", {"dataset": name}, "/dataset"),
+    ):
+        answer = bert.post(path, json=body, headers=NO_WAIT)
+        told = [{"pointer": pointer, "message": f"there is no dataset {name!r}"}]
+        assert (answer.status_code, answer.json()["errors"]) == (422, told), path
 
 
 @pytest.mark.parametrize("who", ["bert", "an admin"])

@@ -23,14 +23,14 @@ from tests.faults import history
 
 DESIGNED: dict[str, float] = {}
 SCALED = {
-    "heartbeat": 0.4,
-    "self_fence": 2,
-    "kill_grace": 1,
-    "lease": 4,
+    "heartbeat": 0.5,
+    "self_fence": 3,
+    "kill_grace": 2,
+    "lease": 8,
     "reconcile": 0.5,
     "idle_look": 1,
-    "cancel_grace": 0.5,
-    "stall": 6,
+    "cancel_grace": 1,
+    "stall": 10,
     "checkpoint": 0.2,
 }
 TIMERS = DESIGNED if os.environ.get("FAULTS_TIMERS") == "designed" else SCALED

@@ -56,6 +56,7 @@ ROWS = {  # of each version, what only it could first hold
         "INSERT INTO api_keys (id, name, owner, hash, scopes) VALUES ('key_1', 'laptop', 'ada', 'abc', ARRAY['read'])",
         "INSERT INTO sign_ins (hash, key_id, expires_at) VALUES ('def', 'key_1', clock_timestamp())",
         "INSERT INTO checkpoints (owner, id, name, format, size) VALUES ('ada', 'ckp_abc', 'w', 'safetensors', 3)",
+        "INSERT INTO previews (id, spec, owner, key_id) VALUES ('prv_ada', '{}', 'ada', 'key_1')",
         """INSERT INTO idempotency_keys (owner, key, fingerprint, status, headers, body)
            VALUES ('ada', 'k', 'g', 202, '{}', '{}')""",
     ],

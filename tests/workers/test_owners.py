@@ -1,8 +1,10 @@
 """Whether a lease's owner still lives, and what a runner may hold, is read off the machine."""
 
+import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -43,3 +45,9 @@ def test_what_is_eaten_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_process_that_is_gone_holds_nothing() -> None:
     assert memory.eaten(99_999_999) is None
+
+
+def test_that_it_cannot_be_looked_for_does_not_mean_that_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with too many files open, or a /proc that hides other people's processes."""
+    monkeypatch.setattr(Path, "read_text", lambda _: (_ for _ in ()).throw(OSError(errno.EMFILE, "too many open files")))
+    assert not owners.is_gone(f"w1@here/99999999-{owners.machine()}")
