@@ -532,11 +532,9 @@ async function estimate() {
   } catch (error) {
     if (error.name === "AbortError") return;
     if (!(error instanceof Problem)) throw error;
-    errors = error.errors.length ? error.errors : error.status === 409 ? [] : [{ pointer: "", message: error.message }];
-    fill(
-      byId("cost"),
-      h("p", { class: "note" }, error.status === 409 ? error.message : "Not known until the specification fits."),
-    );
+    const fits = NOT_OF_THE_SPEC.has(error.status);
+    errors = error.errors.length ? error.errors : fits ? [] : [{ pointer: "", message: error.message }];
+    fill(byId("cost"), h("p", { class: "note" }, fits ? marked(error.message) : "Not known until the specification fits."));
   }
   showErrors();
 }
@@ -652,7 +650,15 @@ function unfold(field) {
     fold.open = true;
 }
 
-function showErrors() {
+/** Answers that find no fault with what was asked: a state, a key, a limit or a server forbids it now. */
+const NOT_OF_THE_SPEC = new Map([
+  [403, "This key may not do that"],
+  [409, "This cannot be run now"],
+  [429, "Not now"],
+  [503, "Not now"],
+]);
+
+function showErrors(status) {
   for (const old of form.querySelectorAll(".error")) old.remove();
   for (const old of form.querySelectorAll("[aria-invalid]")) old.removeAttribute("aria-invalid");
   const items = errors.map(({ pointer, message }, index) => {
@@ -679,7 +685,7 @@ function showErrors() {
   });
   fill(
     byId("problems"),
-    items.length ? h("div", { class: "failure" }, h("strong", {}, "This cannot be run as it is"), h("ul", {}, items)) : null,
+    items.length ? h("div", { class: "failure" }, h("strong", {}, NOT_OF_THE_SPEC.get(status) ?? "This cannot be run as it is"), h("ul", {}, items)) : null,
   );
 }
 
@@ -700,7 +706,7 @@ form.addEventListener("submit", async (event) => {
     byId("submit").disabled = false;
     if (!(error instanceof Problem)) throw error;
     errors = error.errors.length ? error.errors : [{ pointer: "", message: error.message }];
-    showErrors();
+    showErrors(error.status);
     (form.querySelector("[aria-invalid]") ?? byId("problems")).focus();
   }
 });
