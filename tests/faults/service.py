@@ -264,7 +264,7 @@ class Service:
 
     # How it ends
 
-    def come_to_rest(self) -> None:
+    def come_to_rest(self, within: float = PATIENCE) -> None:
         """Wait until everything that was accepted has ended, and let the workers go in order."""
 
         def ended() -> bool:
@@ -272,16 +272,16 @@ class Service:
                 query = "SELECT count(*) FROM experiments WHERE state NOT IN ('succeeded', 'failed', 'cancelled')"
                 return connection.execute(text(query)).scalar() == 0
 
-        eventually(ended)
+        eventually(ended, within)
         for worker in self.workers.values():
             worker.send_signal(signal.SIGTERM)
         for worker in self.workers.values():
             worker.wait(60)
         self.workers.clear()
 
-    def check(self) -> None:
+    def check(self, within: float = PATIENCE) -> None:
         """Come to rest, and find nothing wrong with the history, and nobody left."""
-        self.come_to_rest()
+        self.come_to_rest(within)
         with self.engine.connect() as connection:
             wrong = history.violations(connection, self.accepted)
         if wrong:

@@ -361,8 +361,9 @@ def test_everything_is_killed_again_and_again(service: Service, times: int) -> N
         time.sleep(chance.uniform(0, 4))
         service.kill_everything()
     service.revive()
-    service.start_worker()
-    service.check()
+    for worker in ("w1", "w2"):
+        service.start_worker(worker)
+    service.check(within=900)
     ended = [service.experiment(name) for name in service.accepted]
     assert {found["error"]["code"] for found in ended if found["state"] == "failed"} <= {"lost"}
 
