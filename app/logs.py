@@ -65,6 +65,7 @@ def _adopt(known: list[Processor], drawn: list[Processor], level: int) -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
+        logger.setLevel(logging.NOTSET)  # uvicorn has given each a level of its own
         logger.propagate = name != "uvicorn.access"  # requests have lines of ours, without their queries
     logging.getLogger("uvicorn").setLevel(level)
     logging.captureWarnings(True)

@@ -559,7 +559,7 @@ def test_learned_views_come_with_the_code_that_the_experiment_left(own_colours: 
     text = recipe_of(api, made).text
     assert "nn.Linear(channels, 16)" in text
     experiment = api.get(f"/v1/sweeps/{made}").json()["experiments"][1]["id"]
-    assert f"curl -O http://testserver/v1/experiments/{experiment}/artifacts/view_generator.safetensors" in text
+    assert f"curl -O http://127.0.0.1:8000/v1/experiments/{experiment}/artifacts/view_generator.safetensors" in text
 
 
 @pytest.fixture

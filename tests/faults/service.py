@@ -1,6 +1,7 @@
 """A whole service that can be hurt: the embedded servers on a folder of its own, the API over HTTP, and workers that walk."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +13,12 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+from redis import Redis
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from app import children
-from app.embedded import Postgres, Redis, free_port
+from app import children, embedded
+from app.embedded import Postgres, free_port
 from app.persistence.models import Base
 from app.settings import settings, sqlalchemy_url
 from tests.faults import history
@@ -45,7 +47,7 @@ class Service:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.mark = f"{MARK}={uuid4().hex}"
-        self.postgres, self.redis = Postgres(folder), Redis(folder)
+        self.postgres, self.redis = Postgres(folder), embedded.Redis(folder)
         self.port = free_port()
         self.accepted: dict[str, dict[str, Any]] = {}
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
@@ -89,7 +91,9 @@ class Service:
         with self.engine.begin() as connection:
             for table in reversed(Base.metadata.sorted_tables):
                 connection.execute(table.delete())
-        subprocess.run(["rm", "-rf", str(self.folder / "artifacts")], check=True)
+        with Redis.from_url(self.redis.url) as link:
+            link.flushall()
+        shutil.rmtree(self.folder / "artifacts", ignore_errors=True)
         self.accepted.clear()
         history.record(self.engine)
 
