@@ -118,6 +118,11 @@ def gone_on_from(session: Session) -> set[str]:
     From now on, until the transaction ends, none can join them.
     """
     session.execute(select(func.pg_advisory_xact_lock(RETRY_LOCK)))
+    return gone_on_from_now(session)
+
+
+def gone_on_from_now(session: Session) -> set[str]:
+    """The same at a glance: a retry may join them at once."""
     chain = select(Experiment.retry_of.label("id")).where(Experiment.state.in_(ACTIVE), Experiment.retry_of.is_not(None))
     known = chain.cte("chain", recursive=True)
     before = select(Experiment.retry_of).join(known, Experiment.id == known.c.id).where(Experiment.retry_of.is_not(None))

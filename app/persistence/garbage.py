@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from app.errors import NotFound, StateConflict
 from app.persistence import checkpoints, datasets, experiments, files, mi_estimates, sweeps, tallies
 from app.persistence.files import Garbage
-from app.persistence.models import ACTIVE, TERMINAL, Artifact, Experiment, Metric, Sweep, SweepMember, Worker
+from app.persistence.models import TERMINAL, Artifact, Experiment, Metric, Sweep, SweepMember, Worker
 from app.settings import settings
 
 AT_ONCE = 500  # experiments asked for together
@@ -153,10 +153,7 @@ def _unwanted_checkpoints(session: Session) -> list[Garbage]:
     At a glance: what is decided by `experiments.gone_on_from` has retries wait.
     """
     found = _old_checkpoints(session)
-    first = select(Experiment.retry_of.label("id")).where(Experiment.state.in_(ACTIVE), Experiment.retry_of.is_not(None))
-    chain = first.cte(recursive=True)
-    before = select(Experiment.retry_of).join(chain, Experiment.id == chain.c.id).where(Experiment.retry_of.is_not(None))
-    wanted = set(session.scalars(select(chain.union(before).c.id)))
+    wanted = experiments.gone_on_from_now(session)
     return [one for one in found if one.path.parent.name not in wanted]
 
 

@@ -5,7 +5,6 @@ import logging
 import re
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -268,7 +267,6 @@ def test_what_an_attempt_printed_is_answered_without_secrets(json_api: TestClien
     assert answer.text == "step 1\nthe database does not answer: postgresql://u:[redacted]@db/x\n"
 
 
-def test_redacting_takes_time_in_proportion(lines: Any) -> None:
-    began = time.perf_counter()
-    redacted("a://b:" * 20_000)
-    assert time.perf_counter() - began < 5
+def test_what_only_looks_like_the_beginning_of_a_url_stays(lines: Any) -> None:
+    """However often it does: this would take hours in a time that grows as the square."""
+    assert redacted("a://b:" * 20_000) == "a://b:" * 20_000

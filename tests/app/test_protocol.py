@@ -138,14 +138,12 @@ def test_a_websocket_is_no_reason_to_fail(server: int) -> None:
 def test_a_body_that_stops_coming_is_not_waited_for(server: int, path: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(middleware, "PATIENCE", 0.3)
     kind = JSON if path == b"/v1/experiments" else b"Content-Type: multipart/form-data; boundary=b"
-    start = time.monotonic()
     with socket.create_connection(("127.0.0.1", server), timeout=10) as connection:
         connection.sendall(
             b"POST " + path + b" HTTP/1.1\r\nHost: localhost\r\n" + kind + b"\r\nContent-Length: 1000\r\n\r\n--b\r\n"
         )
         answer = connection.recv(65536)
     assert b"408 Request Timeout" in answer.split(b"\r\n")[0] and b"application/problem+json" in answer
-    assert time.monotonic() - start < 5
 
 
 def test_a_body_in_chunks_without_end_is_cut_off(server: int) -> None:
